@@ -1,0 +1,41 @@
+"""The atom: let a query read keys and values; be watched; be bent."""
+
+from recuerdo.read.choose import read
+from recuerdo.read.mask import Alibi, Mask, Relative, allow, causal, lengths, window
+from recuerdo.read.merge import Part, merge
+from recuerdo.read.normalise import (
+    Entmax,
+    Hard,
+    Monotonic,
+    Sigmoid,
+    Softmax,
+    TopKSoftmax,
+    entmax15,
+    hard,
+    monotonic,
+    sigmoid,
+    softmax,
+    sparsemax,
+)
+from recuerdo.read.plain import plain_read
+from recuerdo.read.score import (
+    Additive,
+    Bilinear,
+    Cosine,
+    LocationAware,
+    Product,
+    SoftCapped,
+    SquaredDistance,
+    dot,
+    scaled_dot,
+)
+from recuerdo.read.summary import Summary, Top
+from recuerdo.read.trace import Reading, Weights
+from recuerdo.read.watch import Address, Seen, watch
+
+__all__ = [
+    "Additive", "Address", "Alibi", "Bilinear", "Cosine", "Entmax", "Hard", "LocationAware", "Mask", "Monotonic",
+    "Part", "Product", "Reading", "Relative", "Seen", "Sigmoid", "SoftCapped", "Softmax", "SquaredDistance", "Summary",
+    "Top", "TopKSoftmax", "Weights", "allow", "causal", "dot", "entmax15", "hard", "lengths", "merge", "monotonic",
+    "plain_read", "read", "scaled_dot", "sigmoid", "softmax", "sparsemax", "watch", "window",
+]  # fmt: skip

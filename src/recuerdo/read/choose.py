@@ -1,0 +1,89 @@
+"""`read`: the one operation, and the rule that picks how it is computed.
+
+The rule knows sizes, types and what a path can do. It never knows whether somebody looks.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recuerdo.errors import ReadError
+from recuerdo.read.blocks import matmul_read, tiled_read
+from recuerdo.read.fused import fused_read, fused_refuses
+from recuerdo.read.mask import Bias, Mask, as_biases, as_mask
+from recuerdo.read.merge import Part
+from recuerdo.read.normalise import Normaliser, softmax
+from recuerdo.read.pairing import Pairing, check_shapes
+from recuerdo.read.plain import plain_read
+from recuerdo.read.score import Score, scaled_dot
+from recuerdo.read.trace import Reading
+from recuerdo.read.watch import hear
+
+Path = Literal["auto", "plain", "matmul", "fused", "tiled"]
+
+# Measured by `python benchmarks/read.py --rule` (2 cores, torch 2.13): up to so many keys two explicit products beat
+# the fused kernel. Above, the fused kernel wins, or the row blocks where it cannot be used.
+SHORT_KEYS = {torch.float32: 48, torch.bfloat16: 48, torch.float64: 128}
+SHORT_PAIRS = 2**22  # and never more pairs at once than fit a few times into the cache
+
+
+def choose_path(pairing: Pairing) -> Literal["matmul", "fused", "tiled"]:
+    """The path for a read of this size, type and kind."""
+    b, h, q, k = pairing.shape
+    short = k <= SHORT_KEYS.get(pairing.query.dtype, 48) and q > 1
+    few = b * h * q * k * pairing.score.numbers_per_pair <= SHORT_PAIRS
+    refusal = fused_refuses(pairing)
+    if few and (short or (refusal is not None and k <= 512)):
+        return "matmul"
+    return "tiled" if refusal is not None else "fused"
+
+
+def read(
+    query: Float[Tensor, "b h q d"],
+    key: Float[Tensor, "b g k c"],
+    value: Float[Tensor, "b g k e"],
+    *,
+    mask: Mask | Tensor | None = None,
+    bias: Bias | Tensor | tuple | None = None,
+    score: Score = scaled_dot,
+    normalise: Normaliser = softmax,
+    path: Path = "auto",
+) -> Reading:
+    """Let queries read keys and values by attention (Bahdanau et al. 2014; Vaswani et al. 2017).
+
+    Shapes: query [b, h, q, d], key [b, g, k, d], value [b, g, k, e]; g divides h, and each key head serves h / g query
+    heads. With q != k the queries stand at the *end* of the keys (`recuerdo.read.mask`).
+
+    `mask` says who may read whom: a boolean tensor that broadcasts to [b, h, q, k] (True = may read), `causal`,
+    `lengths(n)`, `window(before, after)`, or several joined by `&`. `bias` is added to the scores: a tensor that
+    broadcasts to [b, h, q, k], `Alibi`, `Relative`, or a tuple of them. A row with nothing to read gives zeros, weight
+    0 and lse -inf.
+
+    `path` is for tests and benchmarks: "plain" (the definition), "matmul", "fused" or "tiled"; all give the same.
+
+    Raises ShapeError for tensors that do not fit, ReadError when a named path cannot do this read.
+    """
+    check_shapes(query, key, value)
+    rules = {"score": score, "mask": as_mask(mask), "biases": as_biases(bias), "normalise": normalise}
+    pairs = score.project(query, key)
+    pairing = Pairing(pairs.query, pairs.key, pairs.scale, **rules)
+    if path == "auto":
+        path = choose_path(pairing)
+    weights = None
+    if path == "fused":
+        refusal = fused_refuses(pairing)
+        if refusal is not None:
+            raise ReadError(f"the fused path cannot do this read: {refusal}; leave path out, or pass path='tiled'")
+        part = fused_read(pairing, value)
+    elif path == "matmul":
+        part, weights = matmul_read(pairing, value)
+    elif path == "tiled":
+        part = tiled_read(pairing, value)
+    elif path == "plain":
+        mixed, lse, weights = plain_read(query, key, value, mask=mask, bias=bias, score=score, normalise=normalise)
+        part = Part(mixed, lse)
+    else:
+        raise ReadError(f"there is no path {path!r}: pass 'auto', 'fused', 'matmul', 'tiled' or 'plain'")
+    return hear(Reading(part, pairing, value, path=path, kept=weights))

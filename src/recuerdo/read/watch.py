@@ -1,0 +1,164 @@
+"""Observe the reads of a model: `with watch(model) as seen:`.
+
+Every read has an address: the path of the module that made it, `decoder.layers.3.cross`; a step, `…@17`, when the same
+module reads several times (generation steps, recurrence, hops); and a head, `…:5`. The model is watched through
+torch's own module hooks and is left exactly as it was.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recuerdo.errors import AddressError, NothingHeard
+from recuerdo.read.trace import Cache, Reading
+
+_listeners: ContextVar[tuple[Callable[[Reading], None], ...]] = ContextVar("listeners", default=())
+
+
+def hear(reading: Reading) -> Reading:
+    """Hand a reading to whoever watches, and on."""
+    for listen in _listeners.get():
+        listen(reading)
+    return reading
+
+
+class Address(NamedTuple):
+    """`path@step:head`, such as `decoder.layers.3.cross@17:5`; step and head are optional."""
+
+    path: str
+    step: int | None = None
+    head: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Raises AddressError for text that is no address."""
+        match = re.fullmatch(r"([^@:]*)(?:@(\d+))?(?::(\d+))?", text)
+        if match is None:
+            raise AddressError(f"{text!r} is no address: write path, path@step, path:head or path@step:head")
+        path, step, head = match.groups()
+        return cls(path, None if step is None else int(step), None if head is None else int(head))
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f"@{self.step}"
+        return self.path + step + ("" if self.head is None else f":{self.head}")
+
+
+class Seen(Mapping[str, Reading]):
+    """What was read while a model was watched: a mapping from address to Reading.
+
+    `seen["layers.0.attn"]` is the only read of that module, or, with several steps, the first of them;
+    `seen["layers.0.attn@3"]` the one of step 3. `seen.steps(path)` lists them. A growing key cache is kept once: the
+    readings of earlier steps become views of the last one's keys and values.
+    """
+
+    def __init__(self) -> None:
+        self._reads: dict[str, list[Reading]] = {}
+        self._caches: dict[str, Cache] = {}
+        self.silent: list[str] = []  # attention modules that ran and were not heard
+
+    @property
+    def paths(self) -> list[str]:
+        """The modules that read, in the order of their first read."""
+        return list(self._reads)
+
+    def steps(self, path: str) -> list[Reading]:
+        """All reads of one module, in order. Raises AddressError with the nearest names."""
+        if path not in self._reads:
+            known = ", ".join(self.paths[:4]) + (", …" if len(self.paths) > 4 else "")
+            raise AddressError(f"nothing was read at {path!r}: there is {known or 'nothing'}")
+        return self._reads[path]
+
+    def __getitem__(self, address: str) -> Reading:
+        path, step, _ = Address.parse(address)
+        reads = self.steps(path)
+        if step is not None and step >= len(reads):
+            raise AddressError(f"{path} has no step {step}: it read {len(reads)} times")
+        return reads[step or 0]
+
+    def __iter__(self) -> Iterator[str]:
+        for path, reads in self._reads.items():
+            for step in range(len(reads)):
+                yield str(Address(path, step if len(reads) > 1 else None))
+
+    def __len__(self) -> int:
+        return sum(len(reads) for reads in self._reads.values())
+
+    def __contains__(self, address: object) -> bool:
+        try:
+            self[str(address)]
+        except AddressError:
+            return False
+        return True
+
+    def add(self, path: str, reading: Reading) -> None:
+        """Keep a reading under the next step of a path."""
+        reads = self._reads.setdefault(path, [])
+        reading.address = str(Address(path, len(reads)))
+        cache = self._caches.get(path)
+        # Where the keys only grew, every step looks into the newest tensors: T steps would else keep T copies.
+        if cache is not None and _grew(cache.key, reading.pairing.key) and _grew(cache.value, reading.value):
+            cache.key, cache.value = reading.pairing.key, reading.value
+            reading.look_into(cache)
+            if len(reads) == 1:
+                reads[0].look_into(cache)
+        elif not reads and not reading.pairing.key.requires_grad:
+            self._caches[path] = Cache(reading.pairing.key, reading.value)
+        reads.append(reading)
+
+
+def _grew(old: Tensor, new: Tensor) -> bool:
+    """Whether `new` starts with `old` along the keys, judged by shape and by up to 16 whole keys."""
+    n = old.shape[2]
+    if old.shape[:2] != new.shape[:2] or old.shape[3] != new.shape[3] or not 0 < n <= new.shape[2]:
+        return False
+    at = torch.linspace(0, n - 1, min(n, 16)).long()
+    return torch.equal(old[:, :, at], new[:, :, at])
+
+
+@contextmanager
+def watch(model: nn.Module) -> Iterator[Seen]:
+    """Observe every read that the model makes inside the block.
+
+    Yields a Seen. Raises NothingHeard at the end of the block when the model ran and none of its attention came by
+    (it does not use `recuerdo.read`; for Hugging Face models see `recuerdo.bridge`).
+    """
+    seen, stack, ran = Seen(), [], []
+    handles = []
+
+    def enter(name: str):
+        def hook(module: nn.Module, args: object) -> None:
+            stack.append(name)
+            ran.append(name) if "attention" in type(module).__name__.lower() else None
+
+        return hook
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        stack.pop()
+
+    def listen(reading: Reading) -> None:
+        if stack:
+            seen.add(stack[-1], reading)
+
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(name)))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    token = _listeners.set((*_listeners.get(), listen))
+    try:
+        yield seen
+        heard = seen.paths
+        seen.silent = [n for n in dict.fromkeys(ran) if not any(p == n or p.startswith(f"{n}.") for p in heard)]
+        if not heard:
+            raise NothingHeard(
+                f"{type(model).__name__} was watched and none of its attention was heard: run it inside the block, and "
+                "let its attention call recuerdo.read (Hugging Face models: an attention that goes through "
+                "Transformers' attention interface)"
+            )
+    finally:
+        _listeners.reset(token)
+        for handle in handles:
+            handle.remove()
