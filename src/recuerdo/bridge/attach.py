@@ -4,7 +4,7 @@ Transformers lets attention functions be registered by name; a model looks its f
 nothing of the model is replaced: inside the block its configurations name our function, afterwards the old one again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.errors import ModelError, ReadError
-from recuerdo.read import Mask, Product, Seen, SoftCapped, allow, causal, read
+from recuerdo.read import Mask, Product, Reading, Seen, SoftCapped, allow, causal, read
 from recuerdo.read import watch as watch_reads
 
 if TYPE_CHECKING:
@@ -107,15 +107,15 @@ def attach(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
 
 
 @contextmanager
-def watch(model: nn.Module) -> Iterator[Seen]:
-    """Observe every read of a model, own or Hugging Face's, inside the block.
+def watch(model: nn.Module, *, each: Callable[[str, Reading], None] | None = None) -> Iterator[Seen]:
+    """Observe every read of a model, own or Hugging Face's, inside the block; `each(path, reading)` as they come by.
 
     Addresses are module paths (`model.layers.3.self_attn`); each step of `generate()` is a step of its address.
     Raises NothingHeard for a model whose attention does not go through Transformers' interface (GPT-J).
     """
     if not is_foreign(model):
-        with watch_reads(model) as seen:
+        with watch_reads(model, each=each) as seen:
             yield seen
         return
-    with attach(model), watch_reads(model) as seen:  # type: ignore[arg-type]
+    with attach(model), watch_reads(model, each=each) as seen:  # type: ignore[arg-type]
         yield seen

@@ -121,10 +121,10 @@ def _grew(old: Tensor, new: Tensor) -> bool:
 
 
 @contextmanager
-def watch(model: nn.Module) -> Iterator[Seen]:
+def watch(model: nn.Module, *, each: Callable[[str, Reading], None] | None = None) -> Iterator[Seen]:
     """Observe every read that the model makes inside the block.
 
-    Yields a Seen. Raises NothingHeard at the end of the block when the model ran and none of its attention came by
+    Yields a Seen; `each(path, reading)` is called as the reads come by, for a progress bar. Raises NothingHeard at the end of the block when the model ran and none of its attention came by
     (it does not use `recuerdo.read`; for Hugging Face models see `recuerdo.bridge`).
     """
     seen, stack, ran = Seen(), [], []
@@ -143,6 +143,8 @@ def watch(model: nn.Module) -> Iterator[Seen]:
     def listen(reading: Reading) -> None:
         if stack:
             seen.add(stack[-1], reading)
+            if each is not None:
+                each(stack[-1], reading)
 
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(enter(name)))

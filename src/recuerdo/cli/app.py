@@ -1,0 +1,54 @@
+"""`recuerdo`: the command line. Every verb prints something a person can read; `--json` prints the object itself."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from recuerdo.cli import demo, look, models
+from recuerdo.errors import RecuerdoError
+
+app = typer.Typer(
+    name="recuerdo",
+    help="Attention and memory that people can look at, steer and keep.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command(name="look", epilog=look.EXAMPLES)(look.look)
+app.command(name="demo")(demo.demo)
+app.add_typer(models.app, name="models")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import recuerdo
+
+        print(f"recuerdo {recuerdo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,
+) -> None:
+    """Attention and memory that people can look at, steer and keep."""
+
+
+def main() -> None:
+    """Run the command line: errors raised on purpose become one line and exit code 2, Ctrl-C exit code 130."""
+    # Two threads that wait actively on a busy machine are slower than one: say so before torch starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except RecuerdoError as error:
+        print(f"recuerdo: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("recuerdo: stopped; nothing is left half done", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(0) from None

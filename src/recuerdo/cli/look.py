@@ -1,0 +1,121 @@
+"""`recuerdo look`: what did the model look at?"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recuerdo.cli.progress import progress_bar
+from recuerdo.errors import InputError
+
+EXAMPLES = """Examples:
+
+`recuerdo look --text-file report.txt --question "Who signed it?" --out page.html`
+
+`recuerdo look --model minilm --text "She lit the match."`
+
+`cat notes.txt | recuerdo look --question "When do we meet?" --json`
+"""
+KINDS = (".html", ".svg", ".png", ".json", ".npz")
+
+
+def look(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A name of `recuerdo models ls`, a model folder, or a hub id.")
+    ] = "smollm2",
+    text: Annotated[str | None, typer.Option("--text", "-t", help="The text to read.")] = None,
+    text_file: Annotated[
+        Path | None, typer.Option("--text-file", "-f", help="A file that holds it (UTF-8). Default: standard input.")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option("--question", "-q", help="Ask a language model about the text.")
+    ] = None,
+    generate: Annotated[
+        int | None, typer.Option("--generate", "-n", min=1, help="Tokens to generate, at most (with a question: 32).")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="The other side, for encoder-decoders; default: their own.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option("--layer", help="One layer only (negative: from the end).")] = None,
+    head: Annotated[int | None, typer.Option("--head", help="One head only.")] = None,
+    view: Annotated[
+        str | None, typer.Option("--view", help="lift (what a word adds), aside (sinks aside) or raw.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a .html, .svg, .png, .json or .npz file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the maps as JSON.")] = False,
+) -> None:
+    """Show what a model looked at: over a text, or while it answered a question about one."""
+    words = _words(text, text_file)
+    if out is not None:
+        if out.suffix.lower() not in KINDS:
+            raise InputError(f"{out} has no kind that can be written: name it {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        if not out.parent.is_dir():
+            raise InputError(f"there is no folder {out.parent} to write {out.name} to: make it first")
+    with progress_bar() as report:
+        from recuerdo.workbench.looking import look as take_a_look
+
+        seen = take_a_look(
+            model,
+            words,
+            question=question,
+            target=target,
+            generate=generate,
+            layer=layer,
+            head=head,
+            progress=report,
+        ).evidence
+    seen.command = shlex.join(["recuerdo", *sys.argv[1:]])
+    chosen = seen.view(view)
+    if view is not None:
+        seen.views.sort(key=lambda v: v is not chosen)
+    from recuerdo.explain import render
+
+    if out is not None:
+        render.write(seen, out)
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)", file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        print(json.dumps(render.as_data(seen), ensure_ascii=False))
+    elif out is None:
+        render.show(seen)
+
+
+def _words(text: str | None, text_file: Path | None) -> str:
+    """The text from where it was said to be. Raises InputError in words that name the fix."""
+    if text is not None and text_file is not None:
+        raise InputError("the text is given twice: pass --text or --text-file, not both")
+    if text is not None:
+        return _some(text, "--text")
+    if text_file is None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError("there is no text: pass --text, --text-file, or pipe it in")
+        return _decoded(sys.stdin.buffer.read(), "standard input")
+    if text_file.is_dir():
+        raise InputError(f"{text_file} is a folder: name a text file in it")
+    try:
+        return _decoded(text_file.read_bytes(), str(text_file))
+    except FileNotFoundError:
+        raise InputError(f"there is no file {text_file}: check the path") from None
+    except OSError as error:
+        raise InputError(f"{text_file} cannot be read: {error.strerror}") from None
+
+
+def _decoded(raw: bytes, source: str) -> str:
+    if b"\0" in raw[:4096]:
+        raise InputError(f"{source} is not text (it holds zero bytes): convert it to plain UTF-8 text first")
+    try:
+        return _some(raw.decode("utf-8-sig"), source)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source} is not UTF-8 text (byte {error.start}): convert it, such as with iconv -f LATIN1 -t UTF-8"
+        ) from None
+
+
+def _some(text: str, source: str) -> str:
+    if not text.strip():
+        raise InputError(f"{source} is empty: there is nothing to read")
+    return text

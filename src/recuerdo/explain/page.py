@@ -1,0 +1,131 @@
+"""A look as one self-contained page: the built viewer from `web/` with the data inside (docs/page-format.md)."""
+
+import base64
+import gzip
+import json
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from recuerdo.errors import InputError
+from recuerdo.explain.evidence import Evidence
+from recuerdo.explain.sparse import Sparse
+from recuerdo.explain.words import Words
+
+VERSION = 1
+LARGEST = 1_950_000  # bytes: pages are sent by mail
+_KINDS = {"u8": "<u1", "u16": "<u2", "u32": "<u4", "f32": "<f4"}
+_SLOT = '<script type="application/json" id="recuerdo-data">null</script>'
+
+
+def page(evidence: Evidence) -> str:
+    """The page as HTML. Cells of the token map are left out, smallest first, until it has fewer than 2 MB."""
+    template = files("recuerdo.explain").joinpath("static/page.html").read_text(encoding="utf-8")
+    if _SLOT not in template:
+        raise InputError("the page template is damaged: install recuerdo again")
+    budget = len(evidence.map.cells.value) if evidence.map is not None else 0
+    while True:
+        data = json.dumps(page_data(evidence, cells=budget), ensure_ascii=False, separators=(",", ":"))
+        # Nothing in the data can end the element it stands in.
+        data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+        html = template.replace(_SLOT, _SLOT.replace("null", "\x00")).replace("\x00", data)
+        size = len(html.encode())
+        if size <= LARGEST or budget < 1000:
+            return html
+        budget = int(budget * min(0.9, (LARGEST / size) ** 1.5))
+
+
+def page_data(evidence: Evidence, *, cells: int | None = None) -> dict[str, Any]:
+    """The object inside the page."""
+    return {
+        "version": VERSION,
+        "kind": evidence.kind,
+        "title": evidence.title,
+        "question": evidence.question,
+        "model": evidence.model,
+        "tokens": evidence.tokens,
+        "layers": evidence.layers,
+        "heads": evidence.heads,
+        "selection": evidence.selection,
+        "command": evidence.command,
+        "text": _words(evidence.text),
+        "answer": None if evidence.answer is None else _words(evidence.answer),
+        "views": [
+            {"name": v.name, "label": v.label, "note": v.note, "map": _sparse(v.map)} for v in evidence.views
+        ],
+        "atlas": _atlas(evidence),
+        "sinks": [
+            {"word": s.word, "token": s.token, "share": round(s.share, 5), "why": s.why} for s in evidence.sinks
+        ],
+        "map": _map(evidence, cells),
+        "trust": None,
+    }
+
+
+def _words(words: Words) -> dict[str, Any]:
+    return {
+        "words": words.words,
+        "glue": words.glue,
+        "sentences": words.sentences,
+        "paragraphs": words.paragraphs,
+    }
+
+
+def _packed(array: np.ndarray, kind: str, largest: float | None = None) -> dict[str, Any]:
+    array = np.ascontiguousarray(array, dtype=_KINDS[kind])
+    packed = {
+        "dtype": kind,
+        "shape": list(array.shape),
+        "data": base64.b64encode(gzip.compress(array.tobytes(), 9, mtime=0)).decode(),
+    }
+    return packed if largest is None else packed | {"max": largest}
+
+
+def _scaled(array: np.ndarray, bits: int) -> tuple[np.ndarray, float]:
+    largest = float(array.max(initial=0.0)) or 1.0
+    return np.rint(np.clip(array / largest, 0, 1) * (2**bits - 1)), largest
+
+
+def _sparse(sparse: Sparse) -> dict[str, Any]:
+    if sparse.signed:
+        largest = float(np.abs(sparse.value).max(initial=0.0)) or 1.0
+        value = np.rint(sparse.value / largest * 32767) + 32768
+    else:
+        value, largest = _scaled(sparse.value, 16)
+    return {
+        "rows": sparse.shape[0],
+        "cols": sparse.shape[1],
+        "start": _packed(sparse.start, "u32"),
+        "index": _packed(sparse.index, "u32"),
+        "value": _packed(value, "u16", largest),
+        "floor": sparse.floor,
+        "signed": sparse.signed,
+    }
+
+
+def _atlas(evidence: Evidence) -> dict[str, Any] | None:
+    atlas = evidence.atlas
+    if atlas is None:
+        return None
+    peak, largest = _scaled(atlas.peak, 8)
+    value, most = _scaled(atlas.value, 8)
+    return {
+        "peak": _packed(peak, "u8", largest),
+        "index": _packed(atlas.index, "u16"),
+        "value": _packed(value, "u8", most),
+    }
+
+
+def _map(evidence: Evidence, cells: int | None) -> dict[str, Any] | None:
+    if evidence.map is None:
+        return None
+    overview, largest = _scaled(evidence.map.overview, 8)
+    same = evidence.map.cols == evidence.map.rows
+    return {
+        "rows": evidence.map.rows,
+        "cols": None if same else evidence.map.cols,
+        "overview": _packed(overview, "u8", largest),
+        "cells": _sparse(evidence.map.cells if cells is None else evidence.map.cells.at_most(cells)),
+        "label": evidence.map.label,
+    }

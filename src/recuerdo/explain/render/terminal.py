@@ -1,0 +1,95 @@
+"""Evidence in a terminal: the answer, the sentences it read most, and the text in its heat."""
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from recuerdo.explain.evidence import Evidence
+
+WORDS_AT_MOST = 400  # a longer text is shown by its most-read sentences
+PAPER, HEAT = np.array([251, 250, 247]), np.array([196, 84, 14])
+
+
+def show(evidence: Evidence, console: Console | None = None) -> None:
+    """Print a look."""
+    console = console or Console(highlight=False)
+    size = f"{evidence.tokens} tokens · {evidence.layers} layers × {evidence.heads} heads"
+    console.print(f"[bold]{escape(evidence.model)}[/] [dim]· {size} · {escape(evidence.selection)}[/]\n")
+    if evidence.question:
+        console.print(f"[italic dim]{escape(evidence.question)}[/]")
+    if evidence.answer is not None:
+        console.print(f"[bold]{escape(_joined(evidence.answer))}[/]\n")
+    row = evidence.view().map.row(0)
+    if len(evidence.text) <= WORDS_AT_MOST:
+        console.print(heated(evidence, row))
+        console.print()
+    _sentences(evidence, console)
+    if evidence.kind == "alignment":
+        _alignment(evidence, console)
+    else:
+        _words(evidence, row, console)
+    _foot(evidence, console)
+
+
+def _joined(words) -> str:
+    return "".join(w + g for w, g in zip(words.words, words.glue, strict=True)).strip()
+
+
+def heated(evidence: Evidence, row: np.ndarray) -> Text:
+    """The text, each word on a background as warm as its share (square root)."""
+    text, most = Text(), max(float(row.max(initial=0.0)), 1e-9)
+    for word, glue, share in zip(evidence.text.words, evidence.text.glue, row, strict=True):
+        warmth = float(np.sqrt(max(share, 0.0) / most))
+        if warmth > 0.25:
+            r, g, b = (PAPER + (HEAT - PAPER) * warmth * 0.9).astype(int)
+            text.append(word, style=f"{'white' if warmth > 0.8 else 'black'} on rgb({r},{g},{b})")
+        else:
+            text.append(word)
+        text.append(glue)
+    return text
+
+
+def _sentences(evidence: Evidence, console: Console) -> None:
+    shares = evidence.sentences()
+    if len(shares) < 2:
+        return
+    console.print("[dim]most-read sentences[/]")
+    for i in np.argsort(-shares)[:3]:
+        if shares[i] > 0:
+            console.print(f"  [bold]{100 * shares[i]:4.0f} %[/]  {escape(' '.join(evidence.text.sentence(int(i)).split()))}")
+    console.print()
+
+
+def _words(evidence: Evidence, row: np.ndarray, console: Console) -> None:
+    best = np.argsort(-row)[:8]
+    most = max(float(row[best[0]]), 1e-9)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for i in best:
+        if row[i] > 0:
+            bar = "█" * max(1, round(20 * float(row[i]) / most))
+            table.add_row(escape(evidence.text.words[i]), f"[rgb(196,84,14)]{bar}[/]", f"[dim]{100 * row[i]:.2f} %[/]")
+    console.print("[dim]most-read words[/]")
+    console.print(table)
+
+
+def _alignment(evidence: Evidence, console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("target", "read", "share"):
+        table.add_column(title, style=None if title == "target" else "dim")
+    for i, word in enumerate(evidence.queries.words):
+        row = evidence.view().map.row(1 + i)
+        best = np.argsort(-row)[:3]
+        read = "  ".join(evidence.text.words[j] for j in best if row[j] > 0)
+        table.add_row(escape(word), escape(read), f"{100 * row[best[0]]:.0f} %")
+    console.print(table)
+
+
+def _foot(evidence: Evidence, console: Console) -> None:
+    view = evidence.view()
+    console.print(f"\n[dim]{escape(view.label)}: {escape(view.note)}[/]")
+    if evidence.sinks:
+        names = ", ".join(f"{s.word.strip() or s.word!r} {100 * s.share:.1f} %" for s in evidence.sinks[:6])
+        console.print(f"[dim]sinks: {escape(names)}{' …' if len(evidence.sinks) > 6 else ''}[/]")
+    console.print("[dim]--out page.html opens it up: every word, every head, every cell[/]")
