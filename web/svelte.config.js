@@ -1,1 +1,2 @@
+// Svelte needs no options beyond those in vite.config.ts.
 export default {}

@@ -223,5 +223,7 @@ def test_bfloat16_agrees_with_float64_of_the_same_numbers(mask, path):
     want = plain_read(*(x.double() for x in mine), mask=MASKS[mask], bias=None, score=scaled_dot, normalise=softmax)
     assert reading.mixed.dtype == torch.bfloat16
     assert (reading.mixed.double() - want.mixed).abs().max() < 0.02  # bfloat16 keeps 8 bits
-    assert error(reading.lse, want.lse) < 2e-3
-    assert (reading.weights[:, :].double() - want.weights).abs().max() < 2e-3
+    close = 0.02 if reading.path == "matmul" else 2e-3  # two products round the scores to bfloat16 too
+    assert error(reading.lse, want.lse) < close
+    assert (reading.weights[:, :].double() - want.weights).abs().max() < close
+    assert (reading.weights[:, :].sum(-1) - want.weights.sum(-1)).abs().max() < 2e-3

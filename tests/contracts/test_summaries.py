@@ -193,3 +193,13 @@ def test_errors_name_the_way_out():
     torch.manual_seed(0)
     with pytest.raises(ReadError, match="not a product of query and key; leave path out"):
         read(query, key, value, score=Additive(D, 8), path="fused")
+
+
+def test_diagonal(case):
+    readings, weights, _ = case
+    q, k = weights.shape[2:]
+    own = torch.zeros(B, H, q, dtype=torch.float64)
+    for i in range(max(0, q - k), q):
+        own[..., i] = weights[..., i, i + k - q]
+    for reading in readings:
+        close(reading.diagonal(), own)

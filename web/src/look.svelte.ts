@@ -14,6 +14,7 @@ export type Head = [number, number]
 export class Look {
   readonly book: Book
   readonly kind: Kind
+  private readonly words: number
   view = $state(0)
   locked = $state<number | null>(null)
   hovered = $state<number | null>(null)
@@ -46,11 +47,13 @@ export class Look {
   signed = $derived(this.head === null && (this.map?.signed ?? false))
 
   reading = $derived.by<Reading | null>(() => {
-    if (this.head && this.atlas) return readingOf(this.atlas.row(this.query, ...this.head))
-    return this.map && this.query < this.map.rows ? readingOf(this.map.row(this.query)) : null
+    if (this.head && this.atlas) return readingOf(this.atlas.row(this.query, ...this.head), this.words)
+    return this.map && this.query < this.map.rows ? readingOf(this.map.row(this.query), this.words) : null
   })
   /** The weight that is shown at full heat. */
   max = $derived.by(() => ((this.same || this.kind === 'alignment') && this.head === null && this.map ? this.map.largest : (this.reading?.max ?? 0)))
+  /** The weight at which colour begins. */
+  base = $derived.by(() => (this.same || this.kind === 'alignment' || this.signed ? 0 : (this.reading?.median ?? 0)))
   most = $derived<Most[]>(this.reading ? strongest(this.reading, 8) : [])
   quoted = $derived.by<Quoted | null>(() => (this.reading ? mostRead(this.reading, this.book.text) : null))
   /** Who read the marked word: the other way through the map, strongest first. */
@@ -65,6 +68,7 @@ export class Look {
   constructor(book: Book) {
     this.book = book
     this.kind = book.data.kind
+    this.words = book.text.length
     this.maps = book.data.views.map(() => null)
     this.goTo(readPlace(location.hash))
   }

@@ -24,13 +24,13 @@ export class Painter {
     this.wanted = new Int8Array(words.length)
   }
 
-  paint(row: Row | null, max: number, curve: Curve, best: number): void {
+  paint(row: Row | null, max: number, curve: Curve, best: number, base = 0): void {
     const { shown, wanted, words } = this
     for (const word of this.lit) wanted[word] = 0
     const touched = this.lit.filter((word) => shown[word] !== 0)
     for (let n = 0; n < (row?.index.length ?? 0); n++) {
       const word = row!.index[n]
-      const level = stepOfValue(row!.value[n], max, curve)
+      const level = stepOfValue(row!.value[n], max, curve, base)
       if (classOf(level) === '') continue
       wanted[word] = level
       if (shown[word] === 0) touched.push(word)

@@ -8,12 +8,27 @@ export const curves: Curve[] = ['sqrt', 'linear', 'log']
 export const steps = 32
 const decades = 3
 
-/** How strongly a weight is shown, 0 to 1, when `max` is shown at 1. The sign is left to the ramp. */
-export function intensity(value: number, max: number, curve: Curve): number {
-  const x = max > 0 ? Math.min(1, Math.abs(value) / max) : 0
-  if (curve === 'linear') return x
-  if (curve === 'sqrt') return Math.sqrt(x)
-  return x > 0 ? Math.max(0, 1 + Math.log10(x) / decades) : 0
+/** Where the log curve begins. */
+const logFrom = (max: number, base: number): number => Math.max(base, max / 10 ** decades)
+
+/**
+ * How strongly a weight is shown, 0 to 1: `max` at 1, `base` and all below it at 0. The sign is left to the ramp.
+ */
+export function intensity(value: number, max: number, curve: Curve, base = 0): number {
+  const size = Math.abs(value)
+  if (!(max > base) || size <= base) return size > 0 && size >= max ? 1 : 0
+  if (curve === 'log') {
+    const from = logFrom(max, base)
+    return size <= from ? 0 : Math.min(1, Math.log(size / from) / Math.log(max / from))
+  }
+  const x = Math.min(1, (size - base) / (max - base))
+  return curve === 'linear' ? x : Math.sqrt(x)
+}
+
+/** The weight that a curve shows at intensity `x`. */
+export function weightAt(x: number, max: number, curve: Curve, base = 0): number {
+  if (curve === 'log') return logFrom(max, base) * (max / logFrom(max, base)) ** x
+  return base + (max - base) * (curve === 'sqrt' ? x * x : x)
 }
 
 /** The step of the ramp for an intensity: 0 (not coloured) to `steps`. */
@@ -22,8 +37,8 @@ export function step(x: number): number {
 }
 
 /** The signed step of a value: positive steps are heat, negative ones cool. */
-export function stepOfValue(value: number, max: number, curve: Curve): number {
-  const n = step(intensity(value, max, curve))
+export function stepOfValue(value: number, max: number, curve: Curve, base = 0): number {
+  const n = step(intensity(value, max, curve, base))
   return value < 0 ? -n : n
 }
 

@@ -74,8 +74,13 @@ describe('readings', () => {
     const { heat, cool } = massPerPart(row, [0, 3])
     expect([...heat]).toEqual([0.5, 0.1])
     expect([...cool]).toEqual([0, 0.5])
-    expect(readingOf(row).mass).toBeCloseTo(1.1)
-    expect(readingOf(row).max).toBe(0.5)
+    expect(readingOf(row, 6).mass).toBeCloseTo(1.1)
+    expect(readingOf(row, 6).max).toBe(0.5)
+  })
+  it('know the middle word, with those that are not listed as 0', () => {
+    expect(readingOf(row, 8).median).toBe(0)
+    expect(readingOf(row, 6).median).toBe(0.1)
+    expect(readingOf(row, 4).median).toBe(0.4)
   })
   it('find the sentence that was read most', () => {
     const quoted = mostRead(row, passage)!

@@ -4,7 +4,7 @@ import { readPlace, start, writePlace } from '../src/hash'
 import { aspectOf, cellAt, fit, fitScale, follow, fromPlace, lookAt, placeOf, zoomAt } from '../src/map/camera'
 import { drawCells, drawOverview, Table } from '../src/map/picture'
 import { Sparse } from '../src/data/sparse'
-import { classOf, colour, contrast, curves, inkOn, intensity, ramp, rules, step, stepOfValue, steps } from '../src/scale'
+import { classOf, colour, contrast, curves, inkOn, intensity, ramp, rules, step, stepOfValue, steps, weightAt } from '../src/scale'
 import { announced, cellSentence, percent, plural, quoted, reader } from '../src/sentences'
 import { packSparse } from './helpers'
 
@@ -23,7 +23,15 @@ describe('the scale', () => {
     }
     expect(intensity(0.05, 0.2, 'sqrt')).toBeCloseTo(0.5)
     expect(intensity(0.0002, 0.2, 'log')).toBeCloseTo(0)
-    expect(intensity(1, 0, 'sqrt')).toBe(0)
+    expect(intensity(0, 0, 'sqrt')).toBe(0)
+  })
+  it('begins above the base, and says which weight has which colour', () => {
+    for (const curve of curves) {
+      expect(intensity(0.05, 0.2, curve, 0.05)).toBe(0)
+      expect(intensity(0.2, 0.2, curve, 0.05)).toBe(1)
+      for (const x of [0.25, 0.5, 1]) expect(intensity(weightAt(x, 0.2, curve, 0.05), 0.2, curve, 0.05)).toBeCloseTo(x)
+    }
+    expect(intensity(0.3, 0.3, 'sqrt', 0.3)).toBe(1)
   })
   it('has ink of at least 4.5 : 1 on every step, both ways, light and dark', () => {
     for (const theme of ['light', 'dark'] as const) {

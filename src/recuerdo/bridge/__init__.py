@@ -1,5 +1,18 @@
-"""Hugging Face models get addresses here; the catalogue of small real models."""
+"""Hugging Face models get addresses here; the catalogue of small real models. Loaded when first used."""
 
-from recuerdo.bridge.attach import attach, is_foreign, watch
+from importlib import import_module
+from typing import Any
 
-__all__ = ["attach", "is_foreign", "watch"]
+_HOMES = {
+    "attach": "recuerdo.bridge.attention",
+    "is_foreign": "recuerdo.bridge.attention",
+    "watch": "recuerdo.bridge.attention",
+    "load": "recuerdo.bridge.run",
+}
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recuerdo.bridge' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from recuerdo.bridge.attach import watch
+from recuerdo.bridge.attention import watch
 from recuerdo.bridge.catalogue import catalogue, resolve
 from recuerdo.bridge.convert import Progress
 from recuerdo.errors import InputError, ModelError

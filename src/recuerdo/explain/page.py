@@ -128,4 +128,5 @@ def _map(evidence: Evidence, cells: int | None) -> dict[str, Any] | None:
         "overview": _packed(overview, "u8", largest),
         "cells": _sparse(evidence.map.cells if cells is None else evidence.map.cells.at_most(cells)),
         "label": evidence.map.label,
+        "causal": evidence.map.causal,
     }

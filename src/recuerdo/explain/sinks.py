@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SMALL = 0.75  # A plain word that is a sink has a value of less than this part of the median value's size.
 TIMES_MEDIAN = 8.0  # a sink gets so many times the median key's share,
 SPREAD = 0.5  # and its share varies over the queries by less than this part of its mean.
 
@@ -22,11 +23,12 @@ class Sink:
     why: str
 
 
-def find_sinks(rows: np.ndarray, tokens: list[str], special: list[bool]) -> list[Sink]:
+def find_sinks(rows: np.ndarray, tokens: list[str], special: list[bool], values: np.ndarray) -> list[Sink]:
     """Sinks among the keys of mean rows [queries, keys], strongest first.
 
-    The first token and special tokens count as soon as they take a large share; a plain word only when its share hardly
-    varies from query to query.
+    `values` [keys] are the sizes of the keys' values against the median. The first token and special tokens count as
+    soon as they take a large share; a plain word only when its share hardly varies from query to query and its value
+    is small, so that reading it changes nothing.
     """
     share = rows.mean(0)
     spread = rows.std(0) / (share + 1e-9)
@@ -39,8 +41,8 @@ def find_sinks(rows: np.ndarray, tokens: list[str], special: list[bool]) -> list
             why = "the first token: every later query sees it"
         elif special[token]:
             why = "a special token"
-        elif spread[token] < SPREAD and len(rows) > 1:
-            why = "every query gives it the same share"
+        elif spread[token] < SPREAD and len(rows) > 1 and values[token] < SMALL:
+            why = f"every query gives it the same share, and its value has {values[token]:.2f} of the usual size"
         else:
             continue
         found.append(Sink(int(token), tokens[token], float(share[token]), why))

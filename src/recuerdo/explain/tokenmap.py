@@ -26,6 +26,7 @@ class TokenMap:
     overview: np.ndarray
     cells: Sparse
     label: str
+    causal: bool = False  # a query reads nothing behind its own position
 
 
 def token_map(
@@ -54,7 +55,9 @@ def token_map(
             progress(last, q)
     overview = sums / np.bincount(row_bin, minlength=a)[:, None]
     found = Sparse.stacked(parts, k).at_most(cells)
-    return TokenMap(rows, cols, overview.astype(np.float32), found, selection.words)
+    row = np.repeat(np.arange(q), np.diff(found.start))
+    causal = q == k and bool((found.index <= row).all())
+    return TokenMap(rows, cols, overview.astype(np.float32), found, selection.words, causal)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Row blocks hold complete rows, so any score and any normaliser works, at O(N) me
 computed again in the backward pass instead of being kept (Chen et al. 2016).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -17,19 +17,25 @@ from recuerdo.read.plain import log_mass
 NUMBERS_AT_ONCE = 2**21  # held while one block is worked on: 8 MB of float32, about a core's cache
 
 
-def matmul_read(pairing: Pairing, value: Tensor) -> tuple[Part, Tensor]:
-    """Two products and a normaliser over all pairs at once: (mixed, lse), and the weights, which come for free."""
-    scores = pairing.scores()
+def matmul_read(pairing: Pairing, value: Tensor) -> tuple[Part, Callable[[], Tensor]]:
+    """Two products and a normaliser over all pairs at once: (mixed, lse), and the weights, which come for free.
+
+    Half-width products stay in their own type, as in any model's eager attention; the normaliser works in float32.
+    """
+    scores = pairing.scores(own_type=True)
+    if pairing.is_softmax and scores.numel():
+        # One maximum for all rows instead of one each: reductions over short rows cost more than the exp. A row so far
+        # below it that its sum underflows (or that is empty) sends all of them the careful way.
+        top = scores.detach().amax()
+        if bool(top.isfinite()):
+            mass = (scores - top).exp()
+            total = mass.sum(-1)
+            if bool(total.amin() > 1e-25):
+                mixed = grouped_mix(mass.to(value.dtype), value) / total[..., None].to(value.dtype)
+                return Part(mixed, total.log() + top), lambda: mass / total[..., None]
     weights = pairing.normalise(scores)
-    lse = _log_mass_of(scores, weights) if pairing.is_softmax else _none(scores)
-    return Part(grouped_mix(weights.to(value.dtype), value), lse), weights
-
-
-def _log_mass_of(scores: Tensor, weights: Tensor) -> Tensor:
-    """log-sum-exp from softmax weights without a second exp: the best key has w = exp(s - lse)."""
-    best = scores.amax(-1)
-    hidden = torch.isneginf(best)
-    return (best - weights.amax(-1).masked_fill(hidden, 1.0).log()).masked_fill(hidden, -torch.inf)
+    lse = log_mass(scores) if pairing.is_softmax else _none(scores)
+    return Part(grouped_mix(weights.to(value.dtype), value), lse), lambda: weights
 
 
 def _none(scores: Tensor) -> Tensor:

@@ -71,19 +71,19 @@ def read(
     pairing = Pairing(pairs.query, pairs.key, pairs.scale, **rules)
     if path == "auto":
         path = choose_path(pairing)
-    weights = None
+    kept = None
     if path == "fused":
         refusal = fused_refuses(pairing)
         if refusal is not None:
             raise ReadError(f"the fused path cannot do this read: {refusal}; leave path out, or pass path='tiled'")
         part = fused_read(pairing, value)
     elif path == "matmul":
-        part, weights = matmul_read(pairing, value)
+        part, kept = matmul_read(pairing, value)
     elif path == "tiled":
         part = tiled_read(pairing, value)
     elif path == "plain":
-        mixed, lse, weights = plain_read(query, key, value, mask=mask, bias=bias, score=score, normalise=normalise)
-        part = Part(mixed, lse)
+        plain = plain_read(query, key, value, mask=mask, bias=bias, score=score, normalise=normalise)
+        part, kept = Part(plain.mixed, plain.lse), lambda: plain.weights
     else:
         raise ReadError(f"there is no path {path!r}: pass 'auto', 'fused', 'matmul', 'tiled' or 'plain'")
-    return hear(Reading(part, pairing, value, path=path, kept=weights))
+    return hear(Reading(part, pairing, value, path=path, kept=kept))

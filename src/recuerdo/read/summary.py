@@ -49,8 +49,9 @@ class Summary:
 
 def weights(reading: "Reading", rows: slice, cols: slice) -> Tensor:
     """The exact weights of a rectangle, [b, h, n, m]."""
-    if reading.kept is not None:
-        return reading.kept[:, :, rows, cols]
+    kept = reading.kept
+    if kept is not None:
+        return kept[:, :, rows, cols]
     pairing = reading.pairing
     if reading.lse is not None:
         lse = reading.lse[:, :, rows]
@@ -62,14 +63,27 @@ def weights(reading: "Reading", rows: slice, cols: slice) -> Tensor:
     return from_the_start[..., rows, cols]
 
 
+def diagonal(reading: "Reading") -> Tensor:
+    """See Reading.diagonal: small tiles along it."""
+    b, h, q, k = reading.shape
+    out = torch.zeros(b, h, q, dtype=reading.pairing.working_type)
+    offset = reading.pairing.extent.offset
+    for start in range(max(0, -offset), q, 64):
+        rows = slice(start, min(start + 64, q))
+        tile = weights(reading, rows, slice(start + offset, rows.stop + offset))
+        out[..., rows] = tile.diagonal(dim1=-2, dim2=-1)
+    return out
+
+
 def _in_working_type(pairing: Pairing) -> Pairing:
     return pairing.with_tensors(pairing.query.to(pairing.working_type), pairing.key.to(pairing.working_type))
 
 
 def mix(reading: "Reading", value: Tensor) -> Tensor:
     """The same read with other values [b, g or h, k, e] -> [b, h, q, e], in the working type."""
-    if reading.kept is not None:
-        return grouped_mix(reading.kept, value.to(reading.kept.dtype))
+    kept = reading.kept
+    if kept is not None:
+        return grouped_mix(kept, value.to(kept.dtype))
     pairing = _in_working_type(reading.pairing)
     value = value.to(pairing.query.dtype)
     if value.shape[1] != pairing.key.shape[1]:
@@ -135,8 +149,9 @@ def _received_by_rows(reading: "Reading", rows: Tensor | None) -> Tensor:
     b, h, q, k = reading.shape
     if rows is not None and (rows.dim() > 3 or rows.shape[-1] != q):
         raise ShapeError(f"row weights are [q] or [b, h, q] with q = {q} queries, not {tuple(rows.shape)}")
-    if reading.kept is not None:
-        seen = reading.kept if rows is None else reading.kept * rows.to(reading.kept.dtype).expand(b, h, q)[..., None]
+    kept = reading.kept
+    if kept is not None:
+        seen = kept if rows is None else kept * rows.to(kept.dtype).expand(b, h, q)[..., None]
         return seen.sum(2)
     if rows is None:
         return summarise(reading, top=0, bins=0).received

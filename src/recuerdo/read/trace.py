@@ -4,6 +4,8 @@ A Reading holds its inputs and one number per row, the log-mass. From these ever
 summary is itself a read or one pass over row blocks: nothing N x N is stored, whoever looks.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from recuerdo.errors import AddressError, ReadError, ShapeError
@@ -23,16 +25,22 @@ class Cache:
 class Reading:
     """One read: `mixed` [b, h, q, e], `lse` [b, h, q] (softmax only, else None), and the trace to ask more of.
 
-    `path` says how it was computed, `address` where in a watched model, `kept` holds the weights where the path made
-    them anyway.
+    `path` says how it was computed, `address` where in a watched model.
     """
 
     def __init__(
-        self, part: Part, pairing: Pairing, value: Tensor, *, path: str, kept: Tensor | None = None, address: str = ""
+        self,
+        part: Part,
+        pairing: Pairing,
+        value: Tensor,
+        *,
+        path: str,
+        kept: Callable[[], Tensor] | None = None,
+        address: str = "",
     ):
         self.mixed = part.mixed
         self.lse = part.lse if pairing.is_softmax else None
-        self.path, self.kept, self.address = path, kept, address
+        self.path, self.address, self._kept = path, address, kept
         self._pairing, self._value = pairing, value
         self._cache: Cache | None = None
         self._keys = value.shape[2]
@@ -47,6 +55,11 @@ class Reading:
         if self._cache is None:
             return self._pairing
         return self._pairing.with_tensors(self._pairing.query, self._cache.key[:, :, : self._keys])
+
+    @property
+    def kept(self) -> Tensor | None:
+        """The weights, where the path had to make them anyway."""
+        return None if self._kept is None else self._kept()
 
     @property
     def value(self) -> Tensor:
@@ -88,6 +101,10 @@ class Reading:
     def received(self, rows: Tensor | None = None) -> Tensor:
         """What every key receives, summed over the queries: [b, h, k]. `rows` [.., q] weighs the queries."""
         return summary.received(self, rows)
+
+    def diagonal(self) -> Tensor:
+        """The weight that every query gives to its own position: [b, h, q] (see recuerdo.read.mask for positions)."""
+        return summary.diagonal(self)
 
     def entropy(self) -> Tensor:
         """How widely each query reads, in nats: [b, h, q]; 0 = one key only. Differentiable under softmax."""

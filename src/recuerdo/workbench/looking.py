@@ -10,7 +10,7 @@ from recuerdo.bridge.run import Heard, Loaded, hear_answer, hear_pair, hear_text
 from recuerdo.errors import InputError, ModelError
 from recuerdo.explain.evidence import Evidence
 from recuerdo.explain.rows import Layer, Selection
-from recuerdo.explain.tokenmap import token_map
+from recuerdo.explain.tokenmap import TokenMap, token_map
 from recuerdo.explain.views import Keys, Queries, make_views
 from recuerdo.explain.words import Words, cut, words_of_tokens
 
@@ -44,7 +44,8 @@ def look(
 
     `model` is a name of the catalogue, a model folder, a hub id, or what `load` returned. With `question` (or
     `generate`) a language model answers, and the map shows what its answer read; an encoder-decoder shows what each
-    target word read, its own target or the given one; else the text reads itself. `layer` and `head` narrow the map.
+    target word read, its own target or the given one; else the text reads itself. `layer` and `head` narrow the map;
+    `map_cells` is how many cells the zoomable token map keeps at most (0 = no such map).
     `progress(what, done, total)` is called along the way.
 
     Raises InputError for text that cannot be used, ModelError and FetchError for models that cannot.
@@ -112,9 +113,7 @@ def _answer(
     keys = Keys(heard.tokens[:prompt], heard.special, of, len(text))
     views = make_views(selection, queries, keys, progress=_step(progress, "comparing"))
     read = min(len(heard.tokens), selection.layers[0].queries)
-    the_map = token_map(
-        selection, heard.tokens[:read], heard.tokens[:read], cells=cells, progress=_step(progress, "mapping")
-    )
+    the_map = _map(selection, heard.tokens[:read], heard.tokens[:read], cells, progress)
     evidence = Evidence(
         kind="answer",
         title=question or _title(heard.answer),
@@ -141,7 +140,7 @@ def _text(
     text, of = _document(heard)
     queries = Queries(0, of, len(text))
     keys = Keys(heard.tokens, heard.special, of, len(text))
-    views = make_views(selection, queries, keys, noun="words of the text", progress=_step(progress, "comparing"))
+    views = make_views(selection, queries, keys, others="the other words", progress=_step(progress, "comparing"))
     evidence = Evidence(
         kind="text",
         title=_title(heard.text),
@@ -154,7 +153,7 @@ def _text(
         views=views.views,
         atlas=views.atlas,
         sinks=views.sinks,
-        map=token_map(selection, heard.tokens, heard.tokens, cells=cells, progress=_step(progress, "mapping")),
+        map=_map(selection, heard.tokens, heard.tokens, cells, progress),
     )
     return Look(evidence, heard, selection)
 
@@ -170,7 +169,7 @@ def _alignment(
     answer = cut(heard.answer)
     queries = Queries(0, words_of_tokens(answer, heard.answer_offsets, heard.answer), len(answer))
     keys = Keys(heard.tokens, heard.special, of, len(text))
-    views = make_views(selection, queries, keys, noun="target words", progress=_step(progress, "comparing"))
+    views = make_views(selection, queries, keys, others="the target words", beyond=1.0, progress=_step(progress, "comparing"))
     rows = heard.answer_tokens
     evidence = Evidence(
         kind="alignment",
@@ -185,9 +184,15 @@ def _alignment(
         views=[views.views[1], views.views[0], views.views[2]],
         atlas=views.atlas,
         sinks=views.sinks,
-        map=token_map(selection, rows, heard.tokens, cells=cells, progress=_step(progress, "mapping")),
+        map=_map(selection, rows, heard.tokens, cells, progress),
     )
     return Look(evidence, heard, selection)
+
+
+def _map(
+    selection: Selection, rows: list[str], cols: list[str], cells: int, progress: Progress | None
+) -> TokenMap | None:
+    return token_map(selection, rows, cols, cells=cells, progress=_step(progress, "mapping")) if cells else None
 
 
 def _step(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

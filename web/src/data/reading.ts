@@ -5,16 +5,20 @@ import type { Row } from './sparse'
 export interface Reading extends Row {
   max: number
   mass: number
+  /** The weight of the median word of the text: colour begins above it, so that an even read does not paint everything. */
+  median: number
 }
 
-export function readingOf(row: Row): Reading {
+export function readingOf(row: Row, words: number): Reading {
   let max = 0
   let mass = 0
   for (const v of row.value) {
     max = Math.max(max, Math.abs(v))
     mass += Math.abs(v)
   }
-  return { ...row, max, mass }
+  const hidden = words - row.index.length
+  const median = hidden >= words / 2 ? 0 : row.value.map(Math.abs).sort()[Math.floor(words / 2) - hidden]
+  return { ...row, max, mass, median }
 }
 
 export interface Most {
