@@ -55,15 +55,22 @@ def gpt2(implementation: str, tokens: int, layers: int) -> None:
 
 def families(report: Report, quick: bool) -> None:
     tokens, layers = (2048, 4) if quick else (4096, 12)
-    found = {name: in_new_process(__file__, "gpt2", name, str(tokens), str(layers)) for name in ("plain", "watched", "weights")}
+    found = {
+        name: in_new_process(__file__, "gpt2", name, str(tokens), str(layers))
+        for name in ("plain", "watched", "weights")
+    }
     what, how = f"GPT-2 ({layers} layers) at {tokens:,} tokens", "CPU s, median of 3; RSS; a process each"
     against = "output_attentions=True"
     value = found["weights"]["cpu"] / found["watched"]["cpu"]
     report.add(f"{what}: watched, times faster", value, "x", target=">= 2", ok=value >= 2, against=against, how=how)
     value = found["weights"]["bytes"] / found["watched"]["bytes"]
-    report.add(f"{what}: watched, times less memory", value, "x", target=">= 10", ok=value >= 10, against=against, how=how)
+    report.add(
+        f"{what}: watched, times less memory", value, "x", target=">= 10", ok=value >= 10, against=against, how=how
+    )
     value = found["watched"]["cpu"] / found["plain"]["cpu"]
-    report.add(f"{what}: watched", value, "x plain", target="<= 1.1", ok=value <= 1.1, against="sdpa, unwatched", how=how)
+    report.add(
+        f"{what}: watched", value, "x plain", target="<= 1.1", ok=value <= 1.1, against="sdpa, unwatched", how=how
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- a long document
@@ -191,7 +198,9 @@ def evidence(report: Report, quick: bool) -> None:
         if quick and time.time() - start > 15:
             break
         if number % 50 == 49:
-            print(f"evidence: {number + 1} of {len(drawn)} questions, {len(found)} answered", file=sys.stderr, flush=True)
+            print(
+                f"evidence: {number + 1} of {len(drawn)} questions, {len(found)} answered", file=sys.stderr, flush=True
+            )
     for half in ("tuning", "scoring"):
         rows = [row for row in found if row["half"] == half]
         for name in rows[0] if rows else ():
@@ -200,9 +209,20 @@ def evidence(report: Report, quick: bool) -> None:
             hits = np.array([row[name] for row in rows])
             draws = np.random.default_rng(0).choice(hits, (2000, len(hits))).mean(1)
             low, high = 100 * np.quantile(draws, [0.025, 0.975])
-            target = {"target": ">= 93", "ok": 100 * hits.mean() >= 93} if name == "lift, the answer's words" and half == "scoring" else {}
+            target = (
+                {"target": ">= 93", "ok": 100 * hits.mean() >= 93}
+                if name == "lift, the answer's words" and half == "scoring"
+                else {}
+            )
             how = f"{len(rows)} answered questions, 95 % [{low:.1f}, {high:.1f}]"
-            report.add(f"right sentence, {half} half: {name}", 100 * float(hits.mean()), "%", **target, against="XQuAD-en gold", how=how)
+            report.add(
+                f"right sentence, {half} half: {name}",
+                100 * float(hits.mean()),
+                "%",
+                **target,
+                against="XQuAD-en gold",
+                how=how,
+            )
 
 
 SECTIONS = {"families": families, "long": long, "evidence": evidence}

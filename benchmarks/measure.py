@@ -30,9 +30,25 @@ class Report:
         self.as_json = as_json
 
     def add(
-        self, what: str, value: float, unit: str, *, target: str = "", ok: bool | None = None, against: str = "", how: str = ""
+        self,
+        what: str,
+        value: float,
+        unit: str,
+        *,
+        target: str = "",
+        ok: bool | None = None,
+        against: str = "",
+        how: str = "",
     ) -> None:
-        row = {"what": what, "value": float(f"{value:.4g}"), "unit": unit, "target": target, "ok": ok, "against": against, "how": how}
+        row = {
+            "what": what,
+            "value": float(f"{value:.4g}"),
+            "unit": unit,
+            "target": target,
+            "ok": ok,
+            "against": against,
+            "how": how,
+        }
         if self.as_json:
             print(json.dumps(row), flush=True)
         else:

@@ -41,7 +41,15 @@ def seeing(report: Report, quick: bool) -> None:
             )
             how = f"CPU s, median of {rounds}"
             value = ratio(times, "read", "sdpa")
-            report.add(f"read + lse, {n} tokens, {name}", value, "x SDPA", target="<= 1.05", ok=value <= 1.05, against=PEER, how=how)
+            report.add(
+                f"read + lse, {n} tokens, {name}",
+                value,
+                "x SDPA",
+                target="<= 1.05",
+                ok=value <= 1.05,
+                against=PEER,
+                how=how,
+            )
             value = 100 * ratio(times, "tile", "sdpa")
             goal = {"target": "<= 1", "ok": value <= 1} if n == 16384 else {}
             report.add(f"exact 256 x 256 tile, {n} tokens, {name}", value, "% of SDPA", **goal, against=PEER, how=how)
@@ -78,12 +86,24 @@ def summaries(report: Report, quick: bool) -> None:
         times = interleaved({"sdpa": lambda: F.scaled_dot_product_attention(q, k, v), "all": everything}, rounds)  # noqa: B023
         value = ratio(times, "all", "sdpa")
         what = f"output + lse + entropy + received + top-8 + overview, {n}"
-        report.add(what, value, "x SDPA", target="<= 2.5", ok=value <= 2.5, against=PEER, how=f"CPU s, median of {rounds}")
+        report.add(
+            what, value, "x SDPA", target="<= 2.5", ok=value <= 2.5, against=PEER, how=f"CPU s, median of {rounds}"
+        )
         reading = read(q, k, v)
-        parts = {"sdpa": lambda: F.scaled_dot_product_attention(q, k, v), "received": reading.received, "entropy": reading.entropy}  # noqa: B023
+        parts = {
+            "sdpa": lambda: F.scaled_dot_product_attention(q, k, v),
+            "received": reading.received,
+            "entropy": reading.entropy,
+        }  # noqa: B023
         times = interleaved(parts, rounds)
         for name in ("received", "entropy"):
-            report.add(f"{name} alone, {n}", ratio(times, name, "sdpa"), "x SDPA", against=PEER, how=f"CPU s, median of {rounds}")
+            report.add(
+                f"{name} alone, {n}",
+                ratio(times, name, "sdpa"),
+                "x SDPA",
+                against=PEER,
+                how=f"CPU s, median of {rounds}",
+            )
 
 
 def memory(report: Report, quick: bool) -> None:
@@ -131,8 +151,18 @@ def training(report: Report, quick: bool) -> None:
         },
         rounds,
     )
-    for name, what in (("read", "read"), ("bias", "read with a learned bias per key"), ("mask", "SDPA with a learned mask")):
-        report.add(f"{what}, forward + backward, {n}", ratio(times, name, "sdpa"), "x SDPA", against=PEER, how=f"CPU s, median of {rounds}")
+    for name, what in (
+        ("read", "read"),
+        ("bias", "read with a learned bias per key"),
+        ("mask", "SDPA with a learned mask"),
+    ):
+        report.add(
+            f"{what}, forward + backward, {n}",
+            ratio(times, name, "sdpa"),
+            "x SDPA",
+            against=PEER,
+            how=f"CPU s, median of {rounds}",
+        )
 
 
 def rule(report: Report, quick: bool) -> None:

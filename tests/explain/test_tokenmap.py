@@ -104,7 +104,9 @@ def test_steps_of_a_generation_are_one_read(path, grad):
     rows = layer.rows(0, n, n)
     np.testing.assert_allclose(rows.detach().numpy(), dense, atol=1e-6)
     np.testing.assert_allclose(layer.rows(7, 12, n).detach().numpy(), dense[:, 7:12], atol=1e-6)
-    np.testing.assert_allclose(layer.rows(prompt - 1, n, prompt).detach().numpy(), dense[:, prompt - 1 :, :prompt], atol=1e-6)
+    np.testing.assert_allclose(
+        layer.rows(prompt - 1, n, prompt).detach().numpy(), dense[:, prompt - 1 :, :prompt], atol=1e-6
+    )
     got = token_map(Selection.of([layer]), names(n), names(n))
     np.testing.assert_allclose(got.overview, dense.mean(0), atol=1e-6)
     assert Selection.of([layer]).rows(layer, 3, 5, n).shape == (HEADS, 2, n)
@@ -135,7 +137,9 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     whole = token_map(Selection.of([layer]), names(50), names(50))
     monkeypatch.setattr(tokenmap, "OVERVIEW", 16)
     steps = []
-    small = token_map(Selection.of([layer]), names(50), names(50), progress=lambda done, total: steps.append((done, total)))
+    small = token_map(
+        Selection.of([layer]), names(50), names(50), progress=lambda done, total: steps.append((done, total))
+    )
     assert small.overview.shape == (16, 16)
     np.testing.assert_allclose(small.overview.sum(-1), 1, atol=1e-5)
     np.testing.assert_array_equal(small.cells.dense(), whole.cells.dense())
@@ -150,7 +154,9 @@ def test_a_long_read_is_mapped_block_by_block():
     got = token_map(Selection.of([layer]), names(n), names(n), progress=lambda done, total: steps.append(done))
     assert len(steps) > 1
     np.testing.assert_allclose(got.overview, overview_of(dense.mean(0)), atol=1e-6)
-    np.testing.assert_allclose(tile(Selection.of([layer]), slice(100, 300), slice(0, n), n), dense.mean(0)[100:300], atol=1e-6)
+    np.testing.assert_allclose(
+        tile(Selection.of([layer]), slice(100, 300), slice(0, n), n), dense.mean(0)[100:300], atol=1e-6
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- selections

@@ -49,6 +49,8 @@ class Heard:
     answer_tokens: list[str] = field(default_factory=list)
     answer_offsets: list[tuple[int, int]] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    answer_ids: list[int] = field(default_factory=list)
 
 
 @contextmanager
@@ -144,7 +146,9 @@ def _names(loaded: Loaded, ids: list[int]) -> list[str]:
     return [loaded.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
 
 
-def _prompt(loaded: Loaded, document: str, question: str | None) -> tuple[str, tuple[int, int], tuple[int, int] | None, bool]:
+def _prompt(
+    loaded: Loaded, document: str, question: str | None
+) -> tuple[str, tuple[int, int], tuple[int, int] | None, bool]:
     """The text that stands before the model, where document and question are in it, and whether to add special tokens."""
     if question is None:
         return document, (0, len(document)), None, True
@@ -214,6 +218,8 @@ def hear_answer(
         answer_tokens=pieces,
         answer_offsets=offsets,
         silent=seen.silent,
+        ids=encoded["input_ids"],
+        answer_ids=out,
     )
 
 
@@ -296,3 +302,35 @@ def _split(seen: Seen) -> tuple[dict[str, list[Reading]], dict[str, list[Reading
     return own, cross
 
 
+def hear_gradients(loaded: Loaded, heard: Heard, *, progress: Step | None = None) -> list[Reading]:
+    """One pass over what was heard with the answer behind it, and back from the answer's log-probability.
+
+    Returns the reads of self-attention in order; each `mixed` holds its gradient. Activations of the whole pass are
+    kept meanwhile. Raises ModelError for a model that gave no answer.
+    """
+    if loaded.kind != "causal" or not heard.answer_ids:
+        raise ModelError(
+            f"{loaded.name} gave no answer here, so there is nothing to take a gradient of: ask a question"
+        )
+    model = loaded.model
+    ids = torch.tensor([heard.ids + heard.answer_ids])
+    counter = _Counter(progress, _layers(loaded))
+
+    def keep(path: str, reading: Reading) -> None:
+        reading.mixed.retain_grad()
+        counter(path, reading)
+
+    learned = [p for p in model.parameters() if p.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)  # gradients of the reads only
+    try:
+        with torch.enable_grad(), _quiet(), watch(model, each=keep) as seen:
+            given = model.get_input_embeddings()(ids).detach().requires_grad_()
+            logits = model(inputs_embeds=given, use_cache=False, logits_to_keep=len(heard.answer_ids) + 1).logits
+            chances = torch.log_softmax(logits[0, :-1].float(), -1)
+            chances.gather(-1, ids[0, len(heard.ids) :, None]).sum().backward()
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
+    own, _ = _split(seen)
+    return [steps[0] for steps in own.values()]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recuerdo.cli import demo, look, models
+from recuerdo.cli import compare, demo, look, models
 from recuerdo.errors import RecuerdoError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command(name="look", epilog=look.EXAMPLES)(look.look)
+app.command(name="compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="demo")(demo.demo)
 app.add_typer(models.app, name="models")
 

@@ -1,3 +1,65 @@
-"""x"""
-def demo() -> None:
-    """A two-minute tour."""
+"""`recuerdo demo`: a two-minute tour that ends with a page."""
+
+import sys
+import webbrowser
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recuerdo.cli.look import writable
+from recuerdo.cli.progress import progress_bar
+
+QUESTION = "What did Jacob Devlin and his colleagues train?"
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the page.")] = Path("recuerdo-demo.html"),
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Tour: a small language model answers from a text of several pages, and you see where it looked."""
+    writable(out)
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    document = files("recuerdo.cli").joinpath("texts/history.txt").read_text(encoding="utf-8")
+    console.print("[bold]recuerdo[/] [dim]· a tour in three steps[/]\n")
+    console.print("[bold]1[/]  One read: two words look at three others. The weights of each row sum to one.\n")
+    _one_read(console)
+    console.print(
+        f"\n[bold]2[/]  SmolLM2-135M (30 layers × 9 heads) reads a text of {len(document.split())} words and is asked:\n"
+        f"    [italic]{QUESTION}[/]\n"
+    )
+    with progress_bar() as report:
+        from recuerdo.explain import render
+        from recuerdo.workbench.looking import look
+
+        seen = look("smollm2", document, question=QUESTION, generate=32, progress=report).evidence
+    seen.command = "recuerdo demo"
+    render.show(seen, console)
+    render.write(seen, out)
+    size = out.stat().st_size / 1e6
+    console.print(
+        f"\n[bold]3[/]  All of it, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
+    )
+    console.print("    Choose a word of the answer there; the text below shows what that word read.\n")
+    console.print('[dim]Your own: recuerdo look --text-file FILE --question "…" --out page.html[/]')
+    if show and sys.stdout.isatty():
+        webbrowser.open(out.resolve().as_uri())
+
+
+def _one_read(console) -> None:
+    """The atom, small enough to see whole."""
+    import torch
+
+    from recuerdo.read import read
+
+    keys = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])[None, None]
+    queries = torch.tensor([[2.0, 0.0], [0.0, 2.0]])[None, None]
+    weights = read(queries, keys, keys).weights[:, :][0, 0]
+    for name, row in zip(("wool", "iron"), weights.tolist(), strict=True):
+        cells = "   ".join(
+            f"{key} {100 * share:3.0f} %" for key, share in zip(("sheep", "mine", "harbour"), row, strict=True)
+        )
+        console.print(f"    {name}  →  {cells}")

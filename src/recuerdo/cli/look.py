@@ -42,7 +42,8 @@ def look(
     layer: Annotated[int | None, typer.Option("--layer", help="One layer only (negative: from the end).")] = None,
     head: Annotated[int | None, typer.Option("--head", help="One head only.")] = None,
     view: Annotated[
-        str | None, typer.Option("--view", help="lift (what a word adds), aside (sinks aside) or raw.")
+        str | None,
+        typer.Option("--view", help="lift (what a word adds), aside (sinks aside), raw, value, rollout or gradient."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write a .html, .svg, .png, .json or .npz file.")
@@ -52,10 +53,7 @@ def look(
     """Show what a model looked at: over a text, or while it answered a question about one."""
     words = _words(text, text_file)
     if out is not None:
-        if out.suffix.lower() not in KINDS:
-            raise InputError(f"{out} has no kind that can be written: name it {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-        if not out.parent.is_dir():
-            raise InputError(f"there is no folder {out.parent} to write {out.name} to: make it first")
+        writable(out)
     with progress_bar() as report:
         from recuerdo.workbench.looking import look as take_a_look
 
@@ -67,12 +65,10 @@ def look(
             generate=generate,
             layer=layer,
             head=head,
+            view=view,
             progress=report,
         ).evidence
     seen.command = shlex.join(["recuerdo", *sys.argv[1:]])
-    chosen = seen.view(view)
-    if view is not None:
-        seen.views.sort(key=lambda v: v is not chosen)
     from recuerdo.explain import render
 
     if out is not None:
@@ -82,6 +78,14 @@ def look(
         print(json.dumps(render.as_data(seen), ensure_ascii=False))
     elif out is None:
         render.show(seen)
+
+
+def writable(out: Path) -> None:
+    """Refuse a file that could not be written, before the work is done."""
+    if out.suffix.lower() not in KINDS:
+        raise InputError(f"{out} has no kind that can be written: name it {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder {out.parent} to write {out.name} to: make it first")
 
 
 def _words(text: str | None, text_file: Path | None) -> str:

@@ -51,13 +51,9 @@ def page_data(evidence: Evidence, *, cells: int | None = None) -> dict[str, Any]
         "command": evidence.command,
         "text": _words(evidence.text),
         "answer": None if evidence.answer is None else _words(evidence.answer),
-        "views": [
-            {"name": v.name, "label": v.label, "note": v.note, "map": _sparse(v.map)} for v in evidence.views
-        ],
+        "views": [{"name": v.name, "label": v.label, "note": v.note, "map": _sparse(v.map)} for v in evidence.views],
         "atlas": _atlas(evidence),
-        "sinks": [
-            {"word": s.word, "token": s.token, "share": round(s.share, 5), "why": s.why} for s in evidence.sinks
-        ],
+        "sinks": [{"word": s.word, "token": s.token, "share": round(s.share, 5), "why": s.why} for s in evidence.sinks],
         "map": _map(evidence, cells),
         "trust": None,
     }

@@ -44,7 +44,9 @@ class Sparse:
         if len(self.value) <= cells:
             return self
         size = np.abs(self.value)
-        floor = float(np.nextafter(np.partition(size, len(size) - cells - 1)[len(size) - cells - 1], np.float32(np.inf)))
+        floor = float(
+            np.nextafter(np.partition(size, len(size) - cells - 1)[len(size) - cells - 1], np.float32(np.inf))
+        )
         keep = size >= floor
         row = np.repeat(np.arange(self.shape[0]), np.diff(self.start))[keep]
         start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=self.shape[0]))])
@@ -59,4 +61,6 @@ class Sparse:
 
     def dense(self) -> np.ndarray:
         """All of it, [rows, cols]; cells below the floor are 0."""
-        return np.stack([self.row(r) for r in range(self.shape[0])]) if self.shape[0] else np.zeros(self.shape, np.float32)
+        return (
+            np.stack([self.row(r) for r in range(self.shape[0])]) if self.shape[0] else np.zeros(self.shape, np.float32)
+        )

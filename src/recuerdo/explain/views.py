@@ -128,10 +128,15 @@ def make_views(
     times = f"{beyond:g} times " if beyond != 1 else ""
     views = [
         # Together, each text word shows its strongest query: a mean would drown what one word of the answer found.
-        _view("lift", "what this word adds", f"share beyond {times}what {others} usually give the same word, head by head",
-              lift / sizes / layers, np.max),  # fmt: skip
-        _view("aside", "sinks aside", _note(sinks), calm / sizes / layers, np.mean),
-        _view("raw", "raw", f"{selection.words}, as the model has it", raw / sizes, np.mean),
+        together(
+            "lift",
+            "what this word adds",
+            f"share beyond {times}what {others} usually give the same word, head by head",
+            lift / sizes / layers,
+            np.max,
+        ),  # fmt: skip
+        together("aside", "sinks aside", _note(sinks), calm / sizes / layers, np.mean),
+        together("raw", "raw", f"{selection.words}, as the model has it", raw / sizes, np.mean),
     ]
     return Views(views, sinks, peaks.atlas() if peaks else None)
 
@@ -161,9 +166,9 @@ def _value_sizes(selection: Selection, keys: int) -> np.ndarray:
     return total / len(selection.layers)
 
 
-def _view(name: str, label: str, note: str, words: np.ndarray, together: Callable) -> View:
+def together(name: str, label: str, note: str, words: np.ndarray, how: Callable) -> View:
     """A view with row 0, all queries together, on top."""
-    everything = together(words, axis=0, keepdims=True) if len(words) else np.zeros((1, words.shape[1]))
+    everything = how(words, axis=0, keepdims=True) if len(words) else np.zeros((1, words.shape[1]))
     return View(name, label, note, Sparse.of(np.concatenate([everything, words]), FLOOR))
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from recuerdo.errors import InputError
 from recuerdo.explain.evidence import Evidence, View
+from recuerdo.explain.sinks import Sink
+from recuerdo.explain.sparse import Sparse
+from recuerdo.explain.words import Words
 
 
 def as_data(evidence: Evidence) -> dict[str, Any]:
@@ -18,6 +22,7 @@ def as_data(evidence: Evidence) -> dict[str, Any]:
     return {
         "version": 1,
         "kind": evidence.kind,
+        "title": evidence.title,
         "model": evidence.model,
         "question": evidence.question,
         "answer": None if evidence.answer is None else _text(evidence.answer),
@@ -28,6 +33,8 @@ def as_data(evidence: Evidence) -> dict[str, Any]:
         "command": evidence.command,
         "words": evidence.text.words,
         "queries": evidence.queries.words,
+        "text": _cut(evidence.text),
+        "answer_text": None if evidence.answer is None else _cut(evidence.answer),
         "sentences": [evidence.text.sentence(i) for i in range(len(evidence.text.sentences))],
         "views": [_view(evidence, view) for view in evidence.views],
         "sinks": [{"token": s.token, "word": s.word, "share": round(s.share, 6), "why": s.why} for s in evidence.sinks],
@@ -38,6 +45,43 @@ def _text(words: Any) -> str:
     return "".join(w + g for w, g in zip(words.words, words.glue, strict=True)).strip()
 
 
+def _cut(words: Words) -> dict[str, Any]:
+    return {"glue": words.glue, "sentences": words.sentences, "paragraphs": words.paragraphs}
+
+
+def from_data(data: Any, source: str = "this") -> Evidence:
+    """The look that `as_data` gave, without its token map and atlas. Raises InputError for anything else."""
+    try:
+        text = _words(data["words"], data["text"])
+        answer = None if data["answer_text"] is None else _words(data["queries"], data["answer_text"])
+        return Evidence(
+            **{name: data[name] for name in ("kind", "title", "model", "tokens", "layers", "heads", "selection")},
+            question=data["question"],
+            text=text,
+            answer=answer,
+            views=[_read_view(view, len(text)) for view in data["views"]],
+            sinks=[Sink(**sink) for sink in data["sinks"]],
+            command=data["command"],
+        )
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise InputError(f"{source} is not a look: write one with `recuerdo look … --out FILE.json`") from None
+
+
+def _words(words: list[str], cut: dict[str, Any]) -> Words:
+    ends = np.cumsum([len(w) + len(g) for w, g in zip(words, cut["glue"], strict=True)])
+    spans = [(int(e) - len(g) - len(w), int(e) - len(g)) for e, w, g in zip(ends, words, cut["glue"], strict=True)]
+    return Words(list(words), list(cut["glue"]), list(cut["sentences"]), list(cut["paragraphs"]), spans)
+
+
+def _read_view(view: dict[str, Any], columns: int) -> View:
+    dense = np.zeros((len(view["rows"]), columns), np.float32)
+    for row, pairs in zip(dense, view["rows"], strict=True):
+        for word, share in pairs["words"]:
+            row[word] = share
+    signed = bool(view.get("signed", False))
+    return View(view["name"], view["label"], view["note"], Sparse.of(dense, view["floor"], signed=signed))
+
+
 def _view(evidence: Evidence, view: View) -> dict[str, Any]:
     rows = []
     for q in range(view.map.shape[0]):
@@ -46,7 +90,14 @@ def _view(evidence: Evidence, view: View) -> dict[str, Any]:
         pairs = zip(view.map.index[part][order].tolist(), view.map.value[part][order].tolist(), strict=True)
         sentences = [round(float(s), 4) for s in evidence.sentences(view.name, q)] if not view.map.signed else []
         rows.append({"words": [[i, round(x, 6)] for i, x in pairs], "sentences": sentences})
-    return {"name": view.name, "label": view.label, "note": view.note, "floor": view.map.floor, "rows": rows}
+    return {
+        "name": view.name,
+        "label": view.label,
+        "note": view.note,
+        "floor": view.map.floor,
+        "signed": view.map.signed,
+        "rows": rows,
+    }
 
 
 def write_json(evidence: Evidence, path: Path) -> None:

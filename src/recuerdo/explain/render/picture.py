@@ -1,5 +1,6 @@
 """Evidence as a picture for papers and slides: the text in its heat, or the alignment as a matrix; SVG and PNG."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ def write_picture(evidence: Evidence, path: Path) -> None:
         raise InputError("pictures need matplotlib: pip install 'recuerdo[png]'") from None
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "DejaVu Serif", "svg.hashsalt": "recuerdo"}):
         figure = _matrix(evidence) if evidence.kind == "alignment" else _text(evidence)
-        figure.savefig(path, dpi=200, format=path.suffix[1:].lower(), metadata={"Date": None} if path.suffix == ".svg" else {})
+        figure.savefig(
+            path, dpi=200, format=path.suffix[1:].lower(), metadata={"Date": None} if path.suffix == ".svg" else {}
+        )
 
 
 def _figure(height: float) -> Any:
@@ -100,16 +103,16 @@ def _text(evidence: Evidence) -> Any:
 def _draw_words(axes: Any, placed: list, top: float, width: Any) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    most = max((share for *_, share in placed if share is not None), default=0.0) or 1.0
+    most = max((abs(share) for *_, share in placed if share is not None), default=0.0) or 1.0
     for x, y, word, share in placed:
-        warmth = float(np.sqrt(max(share or 0.0, 0.0) / most))
+        warmth = float(np.sqrt(abs(share or 0.0) / most))
         if warmth > 0.12:
             box = FancyBboxPatch(
                 (x - 0.8, top + y - POINTS * 0.85),
                 width(word) + 1.6,
                 POINTS * 1.2,
                 boxstyle="round,pad=0,rounding_size=1.6",
-                facecolor=(*HEAT, 0.92 * warmth),
+                facecolor=(*(HEAT if (share or 0.0) > 0 else COOL), 0.92 * warmth),
                 linewidth=0,
             )
             axes.add_patch(box)
@@ -120,10 +123,11 @@ def _draw_words(axes: Any, placed: list, top: float, width: Any) -> None:
 def _heading(evidence: Evidence) -> list[tuple[str, dict]]:
     lines = []
     if evidence.question:
-        lines.append((evidence.question, {"fontsize": 10, "color": SOFT, "style": "italic"}))
+        asked = textwrap.shorten(evidence.question, 96, placeholder=" …")
+        lines.append((asked, {"fontsize": 10, "color": SOFT, "style": "italic"}))
     if evidence.answer is not None:
-        lines.append((_joined(evidence.answer), {"fontsize": 13, "color": INK}))
-    return [(line[:100] + ("…" if len(line) > 100 else ""), style) for line, style in lines]
+        lines += [(line, {"fontsize": 13, "color": INK}) for line in textwrap.wrap(_joined(evidence.answer), 68)[:4]]
+    return lines
 
 
 def _joined(words: Any) -> str:
@@ -144,7 +148,9 @@ def _matrix(evidence: Evidence) -> Any:
     axes = figure.add_axes((0.2, 0.06, 0.77, 1 - 1.5 / height - 0.06))
     heat = LinearSegmentedColormap.from_list("heat", ["#ffffff", HEAT])
     axes.imshow(np.sqrt(weights), cmap=heat, aspect="auto", vmin=0)
-    axes.set_xticks(range(len(evidence.text)), [_plain(w) for w in evidence.text.words], rotation=60, ha="left", parse_math=False)
+    axes.set_xticks(
+        range(len(evidence.text)), [_plain(w) for w in evidence.text.words], rotation=60, ha="left", parse_math=False
+    )
     axes.set_yticks(range(len(evidence.queries)), [_plain(w) for w in evidence.queries.words], parse_math=False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)

@@ -9,7 +9,7 @@ from rich.text import Text
 from recuerdo.explain.evidence import Evidence
 
 WORDS_AT_MOST = 400  # a longer text is shown by its most-read sentences
-PAPER, HEAT = np.array([251, 250, 247]), np.array([196, 84, 14])
+PAPER, HEAT, COOL = np.array([251, 250, 247]), np.array([196, 84, 14]), np.array([38, 96, 142])
 
 
 def show(evidence: Evidence, console: Console | None = None) -> None:
@@ -25,7 +25,8 @@ def show(evidence: Evidence, console: Console | None = None) -> None:
     if len(evidence.text) <= WORDS_AT_MOST:
         console.print(heated(evidence, row))
         console.print()
-    _sentences(evidence, console)
+    if not evidence.view().map.signed:
+        _sentences(evidence, console)
     if evidence.kind == "alignment":
         _alignment(evidence, console)
     else:
@@ -38,12 +39,12 @@ def _joined(words) -> str:
 
 
 def heated(evidence: Evidence, row: np.ndarray) -> Text:
-    """The text, each word on a background as warm as its share (square root)."""
-    text, most = Text(), max(float(row.max(initial=0.0)), 1e-9)
+    """The text, each word on a background as warm as its share (square root); less than zero is blue."""
+    text, most = Text(), max(float(np.abs(row).max(initial=0.0)), 1e-9)
     for word, glue, share in zip(evidence.text.words, evidence.text.glue, row, strict=True):
-        warmth = float(np.sqrt(max(share, 0.0) / most))
+        warmth = float(np.sqrt(abs(share) / most))
         if warmth > 0.25:
-            r, g, b = (PAPER + (HEAT - PAPER) * warmth * 0.9).astype(int)
+            r, g, b = (PAPER + ((HEAT if share > 0 else COOL) - PAPER) * warmth * 0.9).astype(int)
             text.append(word, style=f"{'white' if warmth > 0.8 else 'black'} on rgb({r},{g},{b})")
         else:
             text.append(word)
@@ -58,19 +59,24 @@ def _sentences(evidence: Evidence, console: Console) -> None:
     console.print("[dim]most-read sentences[/]")
     for i in np.argsort(-shares)[:3]:
         if shares[i] > 0:
-            console.print(f"  [bold]{100 * shares[i]:4.0f} %[/]  {escape(' '.join(evidence.text.sentence(int(i)).split()))}")
+            console.print(
+                f"  [bold]{100 * shares[i]:4.0f} %[/]  {escape(' '.join(evidence.text.sentence(int(i)).split()))}"
+            )
     console.print()
 
 
 def _words(evidence: Evidence, row: np.ndarray, console: Console) -> None:
-    best = np.argsort(-row)[:8]
-    most = max(float(row[best[0]]), 1e-9)
+    best = np.argsort(-np.abs(row))[:8]
+    most = max(float(np.abs(row).max(initial=0.0)), 1e-9)
+    signed = evidence.view().map.signed
     table = Table(box=None, show_header=False, pad_edge=False)
     for i in best:
-        if row[i] > 0:
-            bar = "█" * max(1, round(20 * float(row[i]) / most))
-            table.add_row(escape(evidence.text.words[i]), f"[rgb(196,84,14)]{bar}[/]", f"[dim]{100 * row[i]:.2f} %[/]")
-    console.print("[dim]most-read words[/]")
+        if row[i] != 0:
+            bar = "█" * max(1, round(20 * abs(float(row[i])) / most))
+            colour = "rgb(196,84,14)" if row[i] > 0 else "rgb(38,96,142)"
+            share = f"{100 * row[i]:+.2f} %" if signed else f"{100 * row[i]:.2f} %"
+            table.add_row(escape(evidence.text.words[i]), f"[{colour}]{bar}[/]", f"[dim]{share}[/]")
+    console.print(f"[dim]{'read more (+) and less (-)' if signed else 'most-read words'}[/]")
     console.print(table)
 
 
