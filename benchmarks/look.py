@@ -97,7 +97,7 @@ def one_long(tokens: int, out: str) -> None:
     torch.set_num_threads(2)
     text = shortened(LONG.read_text(encoding="utf-8"), tokens)
     start = time.time()
-    seen = look("smollm2", text, question=QUESTION, generate=32)
+    seen = look("smollm2", text, question=QUESTION, generate=32).draw_map()
     heard = time.time() - start
     render.write(seen.evidence, Path(out))
     cells = seen.evidence.map.cells
@@ -159,7 +159,7 @@ def judged(loaded, item: dict) -> dict | None:
     text = cut(item["context"])
     if len(text.sentences) < 3:
         return None
-    seen = look(loaded, item["context"], question=item["question"], generate=24, map_cells=0)
+    seen = look(loaded, item["context"], question=item["question"], generate=24)
     answer = seen.heard.answer
     hits = [a for a in item["answers"] if plain(a["text"]) in plain(answer)]
     if not hits:

@@ -11,7 +11,7 @@ import sys
 from measure import Report, arguments, in_new_process, interleaved, peak_above, ratio
 
 import torch  # isort: skip  (after measure has set the wait policy)
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from recuerdo.read import causal, read
 
@@ -33,9 +33,9 @@ def seeing(report: Report, quick: bool) -> None:
             spot = slice(n // 2, n // 2 + 256), slice(n // 4, n // 4 + 256)
             times = interleaved(
                 {
-                    "sdpa": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=mask is not None),  # noqa: B023
-                    "read": lambda: read(q, k, v, mask=mask).lse,  # noqa: B023
-                    "tile": lambda: kept.weights[spot],  # noqa: B023
+                    "sdpa": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=mask is not None),
+                    "read": lambda: read(q, k, v, mask=mask).lse,
+                    "tile": lambda: kept.weights[spot],
                 },
                 rounds,
             )
@@ -62,8 +62,8 @@ def sentences(report: Report, quick: bool) -> None:
             rounds = 31 if quick else 101
             times = interleaved(
                 {
-                    "sdpa": lambda: F.scaled_dot_product_attention(q, k, v),  # noqa: B023
-                    "read": lambda: read(q, k, v).lse,  # noqa: B023
+                    "sdpa": lambda: F.scaled_dot_product_attention(q, k, v),
+                    "read": lambda: read(q, k, v).lse,
                 },
                 rounds,
             )
@@ -80,10 +80,10 @@ def summaries(report: Report, quick: bool) -> None:
         q, k, v = inputs(n)
 
         def everything():
-            reading = read(q, k, v)  # noqa: B023
+            reading = read(q, k, v)
             return reading.summary(top=8, bins=64)
 
-        times = interleaved({"sdpa": lambda: F.scaled_dot_product_attention(q, k, v), "all": everything}, rounds)  # noqa: B023
+        times = interleaved({"sdpa": lambda: F.scaled_dot_product_attention(q, k, v), "all": everything}, rounds)
         value = ratio(times, "all", "sdpa")
         what = f"output + lse + entropy + received + top-8 + overview, {n}"
         report.add(
@@ -94,7 +94,7 @@ def summaries(report: Report, quick: bool) -> None:
             "sdpa": lambda: F.scaled_dot_product_attention(q, k, v),
             "received": reading.received,
             "entropy": reading.entropy,
-        }  # noqa: B023
+        }
         times = interleaved(parts, rounds)
         for name in ("received", "entropy"):
             report.add(
@@ -171,7 +171,7 @@ def rule(report: Report, quick: bool) -> None:
         for keys in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512):
             q, k, v = inputs(keys, batch=max(1, 16384 // (8 * keys)), dtype=dtype)
             times = interleaved(
-                {"fused": lambda: read(q, k, v, path="fused"), "matmul": lambda: read(q, k, v, path="matmul")},  # noqa: B023
+                {"fused": lambda: read(q, k, v, path="fused"), "matmul": lambda: read(q, k, v, path="matmul")},
                 5 if quick else 21,
             )
             what = f"two products, {keys} keys, {str(dtype)[6:]}"

@@ -11,7 +11,7 @@ from recuerdo.bridge import attach, watch
 from recuerdo.errors import ModelError, NothingHeard, ReadError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from families import CAUSAL, FAMILIES, PAIRS, SOUND, build, inputs, padded, tokens  # noqa: E402
+from families import CAUSAL, FAMILIES, PAIRS, SOUND, build, inputs, padded, tokens
 
 TOLERANCE = 1e-5
 

@@ -92,7 +92,7 @@ def attach(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
     """
     if not is_foreign(model):
         raise ModelError(
-            f"{type(model).__name__} is not a Transformers model: own models call recuerdo.read and are watched directly"
+            f"{type(model).__name__} is not a Transformers model: own models call recuerdo.read and need no attaching"
         )
     _register()
     configurations = _configurations(model)
@@ -108,7 +108,7 @@ def attach(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
 
 @contextmanager
 def watch(model: nn.Module, *, each: Callable[[str, Reading], None] | None = None) -> Iterator[Seen]:
-    """Observe every read of a model, own or Hugging Face's, inside the block; `each(path, reading)` as they come by.
+    """Observe every read of a model, own or Hugging Face's, inside the block; `each(path, reading)` as they come.
 
     Addresses are module paths (`model.layers.3.self_attn`); each step of `generate()` is a step of its address.
     Raises NothingHeard for a model whose attention does not go through Transformers' interface (GPT-J).

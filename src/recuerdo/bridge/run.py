@@ -149,7 +149,7 @@ def _names(loaded: Loaded, ids: list[int]) -> list[str]:
 def _prompt(
     loaded: Loaded, document: str, question: str | None
 ) -> tuple[str, tuple[int, int], tuple[int, int] | None, bool]:
-    """The text that stands before the model, where document and question are in it, and whether to add special tokens."""
+    """The text before the model, where document and question are in it, and whether special tokens are to be added."""
     if question is None:
         return document, (0, len(document)), None, True
     both = f"{document}\n\n{question}"

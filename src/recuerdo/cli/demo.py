@@ -27,15 +27,17 @@ def demo(
     console.print("[bold]recuerdo[/] [dim]· a tour in three steps[/]\n")
     console.print("[bold]1[/]  One read: two words look at three others. The weights of each row sum to one.\n")
     _one_read(console)
+    length = len(document.split())
     console.print(
-        f"\n[bold]2[/]  SmolLM2-135M (30 layers × 9 heads) reads a text of {len(document.split())} words and is asked:\n"
+        f"\n[bold]2[/]  SmolLM2-135M (30 layers × 9 heads) reads a text of {length} words and is asked:\n"
         f"    [italic]{QUESTION}[/]\n"
     )
     with progress_bar() as report:
         from recuerdo.explain import render
         from recuerdo.workbench.looking import look
 
-        seen = look("smollm2", document, question=QUESTION, generate=32, progress=report).evidence
+        taken = look("smollm2", document, question=QUESTION, generate=32, progress=report)
+        seen = taken.draw_map(progress=report).evidence
     seen.command = "recuerdo demo"
     render.show(seen, console)
     render.write(seen, out)

@@ -55,9 +55,12 @@ def look(
     if out is not None:
         writable(out)
     with progress_bar() as report:
+        from recuerdo.workbench.looking import check_view
         from recuerdo.workbench.looking import look as take_a_look
 
-        seen = take_a_look(
+        if view is not None:
+            check_view(view)
+        taken = take_a_look(
             model,
             words,
             question=question,
@@ -65,9 +68,13 @@ def look(
             generate=generate,
             layer=layer,
             head=head,
-            view=view,
             progress=report,
-        ).evidence
+        )
+        if view is not None:
+            taken.put_first(view, progress=report)
+        if out is not None and out.suffix.lower() in (".html", ".npz"):
+            taken.draw_map(progress=report)
+    seen = taken.evidence
     seen.command = shlex.join(["recuerdo", *sys.argv[1:]])
     from recuerdo.explain import render
 

@@ -21,6 +21,7 @@ class Layer:
 
     @property
     def heads(self) -> int:
+        """Query heads of this module."""
         return self.steps[0].shape[1]
 
     def rows(self, first: int, last: int, keys: int) -> torch.Tensor:
@@ -38,10 +39,12 @@ class Layer:
 
     @property
     def queries(self) -> int:
+        """Queries of all steps."""
         return sum(step.shape[2] for step in self.steps)
 
     @property
     def keys(self) -> int:
+        """Keys of the last step."""
         return self.steps[-1].shape[3]
 
 
@@ -75,6 +78,7 @@ class Selection:
 
     @property
     def heads(self) -> int:
+        """How many heads of a layer are part of it."""
         return 1 if self.head is not None else self.layers[0].heads
 
     def rows(self, layer: Layer, first: int, last: int, keys: int) -> np.ndarray:

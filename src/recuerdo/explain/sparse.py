@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Sparse:
-    """Row r has the columns `index[start[r]:start[r+1]]`, ascending, with `value`; what is not listed is below `floor`."""
+    """Row r has the columns `index[start[r]:start[r+1]]`, ascending, with `value`; any other cell is below `floor`."""
 
     shape: tuple[int, int]
     start: np.ndarray  # [rows + 1]

@@ -29,7 +29,7 @@ ATLAS_QUERIES = 400  # more queries than this make no atlas: it would outweigh t
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """Which rows are asked about: rows first … first + len(word) - 1, each with the query word it belongs to (or -1)."""
+    """Which rows are asked about: `word` holds, from row `first` on, the query word of each row (or -1)."""
 
     first: int
     word: np.ndarray
@@ -37,6 +37,7 @@ class Queries:
 
     @property
     def last(self) -> int:
+        """The row behind the last one."""
         return self.first + len(self.word)
 
     def rows_of_words(self) -> np.ndarray:
@@ -126,15 +127,10 @@ def make_views(
     raw = np.zeros_like(calm)
     np.add.at(raw, queries.word[queries.word >= 0], pool(mean, keys.word, keys.count)[queries.word >= 0])
     times = f"{beyond:g} times " if beyond != 1 else ""
+    beyond_usual = f"share beyond {times}what {others} usually give the same word, head by head"
     views = [
         # Together, each text word shows its strongest query: a mean would drown what one word of the answer found.
-        together(
-            "lift",
-            "what this word adds",
-            f"share beyond {times}what {others} usually give the same word, head by head",
-            lift / sizes / layers,
-            np.max,
-        ),  # fmt: skip
+        together("lift", "what this word adds", beyond_usual, lift / sizes / layers, np.max),
         together("aside", "sinks aside", _note(sinks), calm / sizes / layers, np.mean),
         together("raw", "raw", f"{selection.words}, as the model has it", raw / sizes, np.mean),
     ]

@@ -31,6 +31,7 @@ class Pairing:
 
     @property
     def extent(self) -> Extent:
+        """Queries and keys."""
         return Extent(self.query.shape[2], self.key.shape[2])
 
     @property
@@ -45,6 +46,7 @@ class Pairing:
 
     @property
     def is_softmax(self) -> bool:
+        """Whether the rows have a log-mass."""
         return isinstance(self.normalise, Softmax)
 
     @property
@@ -53,6 +55,7 @@ class Pairing:
         return torch.promote_types(self.query.dtype, torch.float32)
 
     def with_tensors(self, query: Tensor, key: Tensor) -> "Pairing":
+        """The same rules between other queries and keys."""
         return replace(self, query=query, key=key)
 
     def scores(self, rows: slice = ALL, cols: slice = ALL, *, own_type: bool = False) -> Tensor:

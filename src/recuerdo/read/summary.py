@@ -8,6 +8,7 @@ row blocks.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -23,8 +24,8 @@ from recuerdo.read.score import Product
 if TYPE_CHECKING:
     from recuerdo.read.trace import Reading
 
-PASS_ROWS = 128  # rows at once in the pass of `summarise`: fewer make thin products, more leave the cache
-GROUP = 32  # top-k first ranks groups of so many keys by their best
+PASS_ROWS = 64  # rows at once in the pass of `summarise`: fewer make thin products, more leave the cache
+GROUP = 8  # the strongest keys are found by ranking groups of so many keys by their best
 
 
 class Top(NamedTuple):
@@ -140,7 +141,8 @@ def received(reading: "Reading", rows: Tensor | None = None) -> Tensor:
     query, key = query.to(pairing.working_type), key.to(pairing.working_type)
     if square_causal:  # "queries from j on" is an ordinary causal read of the reversed sequence
         query, key, lse = query.flip(2), key.flip(2), lse.flip(2)
-    swapped = Pairing(key, query, pairing.scale, Product(), pairing.mask, (Added(-lse[:, :, None]),), pairing.normalise)
+    bias = -lse[:, :, None].contiguous()  # as the kernel gives it, every key would be a step apart: twice the time
+    swapped = Pairing(key, query, pairing.scale, Product(), pairing.mask, (Added(bias),), pairing.normalise)
     log_mass = fused_read(swapped, query).lse
     return (log_mass.flip(2) if square_causal else log_mass).exp()
 
@@ -168,13 +170,13 @@ def _received_by_rows(reading: "Reading", rows: Tensor | None) -> Tensor:
 
 
 class _Tile(NamedTuple):
-    """Weights [m, n, c] of some of the flattened heads, rows and columns, and their logarithms where at hand."""
+    """Weights [m, n, c] of some of the flattened heads, rows and columns; their logarithms, free to be overwritten."""
 
     heads: slice
     rows: slice
     cols: slice
     weights: Tensor
-    logs: Tensor | None
+    logs: Tensor | None  # None where they are not at hand
 
 
 def _tiles(reading: "Reading") -> Iterator[_Tile]:
@@ -202,26 +204,29 @@ def _tiles(reading: "Reading") -> Iterator[_Tile]:
 
 def _product_tiles(reading: "Reading", scale: float) -> Iterator[_Tile]:
     """Softmax of products: minus the log-mass rides in one more feature, and the two buffers are used again."""
-    pairing, (b, h, q, k) = _in_working_type(reading.pairing), reading.shape
-    lse = reading.lse.to(pairing.query.dtype)  # type: ignore[union-attr]
-    query = torch.cat([pairing.query * scale, -lse.masked_fill(torch.isneginf(lse), 0.0)[..., None]], -1).flatten(0, 1)
-    key = torch.cat([pairing.key, pairing.key.new_ones(*pairing.key.shape[:-1], 1)], -1).flatten(0, 1)
-    logs, out = query.new_empty(PASS_ROWS, k), query.new_empty(PASS_ROWS, k)
-    for head in range(b * h):
-        columns = key[head // pairing.groups].t()
+    pairing, (b, h, q, k) = reading.pairing, reading.shape
+    kind, mask, extent, device = pairing.working_type, pairing.mask, pairing.extent, pairing.query.device
+    lse = reading.lse.to(kind)  # type: ignore[union-attr]
+    shift = -lse.masked_fill(torch.isneginf(lse), 0.0)[..., None]
+    logs, out = (torch.empty(PASS_ROWS * k, dtype=kind, device=device) for _ in range(2))
+    for number, (example, head) in enumerate(product(range(b), range(h))):
+        key = pairing.key[example, head // pairing.groups].to(kind)
+        columns = torch.cat([key.t(), key.new_ones(1, k)])
+        query = torch.cat([pairing.query[example, head].to(kind) * scale, shift[example, head]], -1)
         for start in range(0, q, PASS_ROWS):
             rows = slice(start, min(start + PASS_ROWS, q))
-            cols, n = pairing.mask.columns(rows, pairing.extent), rows.stop - start
-            if cols.stop <= 0:
+            cols = mask.columns(rows, extent)
+            n, c = rows.stop - rows.start, cols.stop
+            if c == 0:
                 continue
-            log = logs[:n].flatten()[: n * cols.stop].view(n, cols.stop)
-            torch.mm(query[head, rows], columns[:, : cols.stop], out=log)
-            seen = pairing.mask.block(rows, slice(max(cols.stop - n, 0), cols.stop), pairing.extent, query.device)
+            log, part = logs[: n * c].view(n, c), out[: n * c].view(n, c)
+            torch.mm(query[rows], columns[:, :c], out=log)
+            near = slice(max(c - n, 0), c)  # the keys that some of these rows may read and others not
+            seen = mask.block(rows, near, extent, device)
             if seen is not None:  # a large finite number, since 0 * -inf is not a number
-                log[:, max(cols.stop - n, 0) :].masked_fill_(~seen, -1e4)
-            part = out[:n].flatten()[: n * cols.stop].view(n, cols.stop)
+                log[:, near].masked_fill_(~seen, -1e4)
             torch.exp(log, out=part)
-            yield _Tile(slice(head, head + 1), rows, cols, part[None], log[None])
+            yield _Tile(slice(number, number + 1), rows, cols, part[None], log[None])
 
 
 @torch.no_grad()
@@ -234,48 +239,48 @@ def summarise(reading: "Reading", *, top: int = 8, bins: int = 64) -> Summary:
     top, rows_in, cols_in = min(top, k), min(bins, q), min(bins, k)
     got = torch.zeros(flat, k, dtype=kind)
     width = torch.zeros(flat, q, dtype=kind)
-    best, where = torch.zeros(flat, q, top, dtype=kind), torch.full((flat, q, top), -1, dtype=torch.int64)
+    best, where = torch.zeros(flat, q, top, dtype=kind), torch.zeros(flat, q, top, dtype=torch.int64)
     view = torch.zeros(flat, rows_in, cols_in, dtype=kind)
     row_bin = torch.arange(q) * max(rows_in, 1) // max(q, 1)
     col_bin = torch.arange(k) * cols_in // max(k, 1)
-    for tile in _tiles(reading):
-        heads, rows, cols = tile.heads, tile.rows, tile.cols
-        first, last = int(row_bin[rows.start]), int(row_bin[rows.stop - 1])
-        member = torch.nn.functional.one_hot(row_bin[rows] - first, last - first + 1).to(kind).t()
-        by_bin = member @ tile.weights.to(kind)  # a thin product gives both the received mass and the overview
-        got[heads, cols] += by_bin.sum(-2)
+    for heads, rows, cols, seen, logs in _tiles(reading):
+        # A thin product gives both the received mass and the overview: the mass on every key from each row of cells.
+        cells = slice(rows.start * rows_in // q, (rows.stop - 1) * rows_in // q + 1)
+        member = row_bin[rows] == torch.arange(cells.start, cells.stop)[:, None]
+        by_cell = member.to(kind) @ seen.to(kind)
+        got[heads, cols] += by_cell.sum(-2)
         if bins:
-            view[heads, first : last + 1].index_add_(-1, col_bin[cols], by_bin)
-        if tile.logs is None:
-            width[heads, rows] = torch.special.entr(tile.weights).sum(-1)
-        else:
-            width[heads, rows] = torch.linalg.vecdot(tile.weights, tile.logs).neg_()
+            view[heads, cells].index_add_(-1, col_bin[cols], by_cell)
         if top:
-            _keep_largest(tile, top, best, where)
+            values, columns = _largest(seen, min(top, seen.shape[-1]))
+            best[heads, rows, : values.shape[-1]] = values.to(kind)
+            where[heads, rows, : values.shape[-1]] = columns + cols.start
+        width[heads, rows] = torch.special.entr(seen).sum(-1) if logs is None else -logs.mul_(seen).sum(-1)
     if bins:
         view /= torch.bincount(row_bin, minlength=rows_in)[:, None]
     shape = (b, h)
     return Summary(
         entropy=width.unflatten(0, shape),
         received=got.unflatten(0, shape),
-        top=Top(best.unflatten(0, shape), where.unflatten(0, shape)),
+        top=Top(best.unflatten(0, shape), where.masked_fill_(best == 0, -1).unflatten(0, shape)),
         overview=view.unflatten(0, shape),
     )
 
 
-def _keep_largest(tile: _Tile, top: int, best: Tensor, where: Tensor) -> None:
-    """Write the `top` largest weights of each row of a tile and their columns into the tables."""
-    seen, n = tile.weights, tile.weights.shape[-1]
-    whole = n // GROUP * GROUP
-    if whole // GROUP > 2 * top:
-        groups = seen[..., :whole].unflatten(-1, (-1, GROUP)).amax(-1).topk(top, -1).indices
-        at = (groups[..., None] * GROUP + torch.arange(GROUP)).flatten(-2)
-        rest = torch.arange(whole, n).expand(*at.shape[:-1], n - whole)
+def _largest(x: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The `top` largest numbers along the last axis and their places, as torch.topk, but quicker for long rows.
+
+    The largest numbers lie in the groups with the largest maxima. A group takes every stride-th number, so the maxima
+    come from whole vectors; they are ranked in the same way.
+    """
+    stride = x.shape[-1] // GROUP
+    if stride < 4 * top:
+        return tuple(x.topk(top, -1))
+    whole = stride * GROUP
+    _, groups = _largest(x[..., :whole].unflatten(-1, (GROUP, stride)).amax(-2), top)
+    at = (groups[..., None, :] + torch.arange(0, whole, stride)[:, None]).flatten(-2)
+    if whole < x.shape[-1]:
+        rest = torch.arange(whole, x.shape[-1]).expand(*at.shape[:-1], -1)
         at = torch.cat([at, rest], -1)
-        found = seen.gather(-1, at).topk(top, -1)
-        values, columns = found.values, at.gather(-1, found.indices)
-    else:
-        values, columns = seen.topk(min(top, n), -1)
-    columns = (columns + tile.cols.start).masked_fill(values == 0, -1)
-    best[tile.heads, tile.rows, : values.shape[-1]] = values.to(best.dtype)
-    where[tile.heads, tile.rows, : values.shape[-1]] = columns
+    values, found = x.gather(-1, at).topk(top, -1)
+    return values, at.gather(-1, found)

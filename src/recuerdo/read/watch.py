@@ -124,8 +124,9 @@ def _grew(old: Tensor, new: Tensor) -> bool:
 def watch(model: nn.Module, *, each: Callable[[str, Reading], None] | None = None) -> Iterator[Seen]:
     """Observe every read that the model makes inside the block.
 
-    Yields a Seen; `each(path, reading)` is called as the reads come by, for a progress bar. Raises NothingHeard at the end of the block when the model ran and none of its attention came by
-    (it does not use `recuerdo.read`; for Hugging Face models see `recuerdo.bridge`).
+    Yields a Seen; `each(path, reading)` is called as the reads come by, for a progress bar. Raises NothingHeard at the
+    end of the block when none of the model's attention came by (it does not use `recuerdo.read`; for Hugging Face
+    models see `recuerdo.bridge`).
     """
     seen, stack, ran = Seen(), [], []
     handles = []

@@ -1,19 +1,18 @@
 """One look from words to evidence: load a model, let it read, turn its reads into maps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from recuerdo.bridge.run import Heard, Loaded, hear_answer, hear_gradients, hear_pair, hear_text, load
 from recuerdo.errors import InputError, ModelError
-from recuerdo.explain.evidence import Evidence
+from recuerdo.explain.evidence import Evidence, View
 from recuerdo.explain.flow import gradient_view, rollout_view, value_view
 from recuerdo.explain.rows import Layer, Selection
-from recuerdo.explain.tokenmap import TokenMap, token_map
-from recuerdo.explain.views import BEYOND, Keys, Queries, Views, make_views
+from recuerdo.explain.tokenmap import token_map
+from recuerdo.explain.views import BEYOND, Keys, Queries, make_views
 from recuerdo.explain.words import Words, cut, words_of_tokens
 from recuerdo.read import Address
 
@@ -30,6 +29,47 @@ class Look:
     evidence: Evidence
     heard: Heard
     selection: Selection
+    loaded: Loaded
+    queries: Queries
+    keys: Keys
+
+    def put_first(self, view: str, *, progress: Progress | None = None) -> "Look":
+        """Show this view by default; value, rollout and gradient are made when first asked for.
+
+        Raises InputError for a name that is no view, or a view that this look cannot have.
+        """
+        check_view(view)
+        made = {v.name: v for v in self.evidence.views}
+        if view not in made:
+            made[view] = self._follow(view, progress)
+        self.evidence.views = [made[view], *(v for name, v in made.items() if name != view)]
+        return self
+
+    def _follow(self, view: str, progress: Progress | None) -> View:
+        if view == "value":
+            return value_view(self.selection, self.queries, self.keys)
+        if view == "rollout":
+            return rollout_view(self.selection, self.queries, self.keys, progress=_step(progress, "following"))
+        reads = hear_gradients(self.loaded, self.heard, progress=progress)
+        chosen = {layer.address for layer in self.selection.layers}
+        reads = [r for r in reads if Address.parse(r.address).path in chosen]
+        return gradient_view(self.selection, self.queries, self.keys, reads)
+
+    def draw_map(self, *, cells: int = 200_000, progress: Progress | None = None) -> "Look":
+        """Add the zoomable map of the whole read, token by token, with at most so many cells."""
+        rows, cols = self.heard.tokens, self.heard.tokens
+        if self.evidence.kind == "alignment":
+            rows = self.heard.answer_tokens
+        elif self.evidence.kind == "answer":  # the last token was written and never read again
+            rows = cols = rows[: self.selection.layers[0].queries]
+        self.evidence.map = token_map(self.selection, rows, cols, cells=cells, progress=_step(progress, "mapping"))
+        return self
+
+
+def check_view(view: str) -> None:
+    """Raise InputError for a name that is no view."""
+    if view not in VIEWS:
+        raise InputError(f"there is no view {view!r}: choose {', '.join(VIEWS[:-1])} or {VIEWS[-1]}")
 
 
 def look(
@@ -41,56 +81,29 @@ def look(
     generate: int | None = None,
     layer: int | None = None,
     head: int | None = None,
-    view: str | None = None,
-    map_cells: int = 200_000,
     progress: Progress | None = None,
 ) -> Look:
     """Let a model read a text and see what it looked at.
 
     `model` is a name of the catalogue, a model folder, a hub id, or what `load` returned. With `question` (or
     `generate`) a language model answers, and the map shows what its answer read; an encoder-decoder shows what each
-    target word read, its own target or the given one; else the text reads itself. `layer` and `head` narrow the map;
-    `view` comes first: lift, aside, raw, or one that is made on request: value, rollout, gradient (docs/look.md);
-    `map_cells` is how many cells the zoomable token map keeps at most (0 = no such map).
+    target word read, its own target or the given one; else the text reads itself. `layer` and `head` narrow the map.
     `progress(what, done, total)` is called along the way.
 
     Raises InputError for text that cannot be used, ModelError and FetchError for models that cannot.
     """
     if not text.strip():
         raise InputError("there is nothing to read: the text is empty")
-    if view is not None and view not in VIEWS:
-        raise InputError(f"there is no view {view!r}: choose {', '.join(VIEWS[:-1])} or {VIEWS[-1]}")
     loaded = model if isinstance(model, Loaded) else load(model, progress=progress)
     _check_place(loaded, layer, head)
     heard = _hear(loaded, text, question, target, generate, progress)
     reads = heard.cross if loaded.kind == "pair" else heard.own
     if not reads:
         raise ModelError(f"{loaded.name} has no cross-attention that could be heard")
-    layers = [Layer(path, steps) for path, steps in reads.items()]
-    wanted = _Wanted(Selection.of(layers, layer, head), view, len(layers), map_cells, progress)
-    if loaded.kind == "pair":
-        return _alignment(loaded, heard, wanted)
-    if heard.answer:
-        return _answer(loaded, heard, question, wanted)
-    if question is not None:
+    selection = Selection.of([Layer(path, steps) for path, steps in reads.items()], layer, head)
+    if question is not None and not heard.answer:
         raise ModelError(f"{loaded.name} answered with nothing: ask another question, or generate more tokens")
-    return _text(loaded, heard, wanted)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What a look is made of."""
-
-    selection: Selection
-    view: str | None
-    all_layers: int
-    cells: int
-    progress: Progress | None
-
-    def map(self, rows: list[str], cols: list[str]) -> TokenMap | None:
-        if not self.cells:
-            return None
-        return token_map(self.selection, rows, cols, cells=self.cells, progress=_step(self.progress, "mapping"))
+    return _seen(loaded, heard, selection, question, _step(progress, "comparing"))
 
 
 def _check_place(loaded: Loaded, layer: int | None, head: int | None) -> None:
@@ -135,95 +148,43 @@ def _document(heard: Heard) -> tuple[Words, np.ndarray]:
     return words, words_of_tokens(words, heard.offsets, heard.text, start)
 
 
-def _views(
-    wanted: _Wanted, loaded: Loaded, heard: Heard, queries: Queries, keys: Keys, *, others: str, beyond: float
-) -> Views:
-    """The views that are always made, and the one that was asked for on top of them."""
-    selection = wanted.selection
-    step = _step(wanted.progress, "comparing")
-    made = make_views(selection, queries, keys, others=others, beyond=beyond, progress=step)
-    if wanted.view == "value":
-        extra = value_view(selection, queries, keys)
-    elif wanted.view == "rollout":
-        extra = rollout_view(selection, queries, keys, progress=_step(wanted.progress, "following"))
-    elif wanted.view == "gradient":
-        reads = hear_gradients(loaded, heard, progress=wanted.progress)
-        chosen = {layer.address for layer in selection.layers}
-        extra = gradient_view(selection, queries, keys, [r for r in reads if Address.parse(r.address).path in chosen])
-    else:
-        first = [v for v in made.views if v.name == wanted.view]
-        return replace(made, views=first + [v for v in made.views if v not in first])
-    return replace(made, views=[extra, *made.views])
-
-
-def _answer(loaded: Loaded, heard: Heard, question: str | None, wanted: _Wanted) -> Look:
-    """The rows that produced the answer's tokens: each token was chosen by the row before it."""
+def _seen(
+    loaded: Loaded, heard: Heard, selection: Selection, question: str | None, step: Callable[[int, int], None] | None
+) -> Look:
+    """Which rows are asked about, by the kind of look, and their views."""
     text, of = _document(heard)
-    answer = cut(heard.answer)
+    answer = cut(heard.answer) if heard.answer else None
     prompt = len(heard.offsets)
-    queries = Queries(prompt - 1, words_of_tokens(answer, heard.answer_offsets, heard.answer), len(answer))
     keys = Keys(heard.tokens[:prompt], heard.special, of, len(text))
-    others = "the later words of the text and the question"
-    views = _views(wanted, loaded, heard, queries, keys, others=others, beyond=BEYOND)
-    tokens = heard.tokens[: min(len(heard.tokens), wanted.selection.layers[0].queries)]
+    others, beyond = "the other words", BEYOND
+    if answer is None:
+        kind, queries, title = "text", Queries(0, of, len(text)), _title(heard.text)
+    else:
+        by_token = words_of_tokens(answer, heard.answer_offsets, heard.answer)
+        if loaded.kind == "pair":  # row t wrote target token t
+            kind, queries, title = "alignment", Queries(0, by_token, len(answer)), _title(heard.answer)
+            others, beyond = "the target words", 1.0
+        else:  # each token was chosen by the row before it
+            kind, queries = "answer", Queries(prompt - 1, by_token, len(answer))
+            title, others = question or _title(heard.answer), "the later words of the text and the question"
+    made = make_views(selection, queries, keys, others=others, beyond=beyond, progress=step)
     evidence = Evidence(
-        kind="answer",
-        title=question or _title(heard.answer),
+        kind=kind,
+        title=title,
         question=question,
+        model=loaded.name,
+        tokens=len(heard.tokens) + (len(heard.answer_tokens) if kind == "alignment" else 0),
+        layers=len(heard.cross if kind == "alignment" else heard.own),
+        heads=selection.layers[0].heads,
+        selection=selection.words,
         text=text,
         answer=answer,
-        map=wanted.map(tokens, tokens),
-        **_facts(loaded, wanted, views, len(heard.tokens)),
+        views=made.views,
+        atlas=made.atlas,
+        sinks=made.sinks,
     )
-    return Look(evidence, heard, wanted.selection)
-
-
-def _text(loaded: Loaded, heard: Heard, wanted: _Wanted) -> Look:
-    text, of = _document(heard)
-    queries = Queries(0, of, len(text))
-    keys = Keys(heard.tokens, heard.special, of, len(text))
-    views = _views(wanted, loaded, heard, queries, keys, others="the other words", beyond=BEYOND)
-    evidence = Evidence(
-        kind="text",
-        title=_title(heard.text),
-        text=text,
-        map=wanted.map(heard.tokens, heard.tokens),
-        **_facts(loaded, wanted, views, len(heard.tokens)),
-    )
-    return Look(evidence, heard, wanted.selection)
-
-
-def _alignment(loaded: Loaded, heard: Heard, wanted: _Wanted) -> Look:
-    """Cross-attention: the row that produced a target token, over the source."""
-    text, of = _document(heard)
-    answer = cut(heard.answer)
-    queries = Queries(0, words_of_tokens(answer, heard.answer_offsets, heard.answer), len(answer))
-    keys = Keys(heard.tokens, heard.special, of, len(text))
-    # The field's picture is the weights themselves: here they come first.
-    asked = wanted if wanted.view else replace(wanted, view="aside")
-    views = _views(asked, loaded, heard, queries, keys, others="the target words", beyond=1.0)
-    evidence = Evidence(
-        kind="alignment",
-        title=_title(heard.answer),
-        text=text,
-        answer=answer,
-        map=wanted.map(heard.answer_tokens, heard.tokens),
-        **_facts(loaded, wanted, views, len(heard.tokens) + len(heard.answer_tokens)),
-    )
-    return Look(evidence, heard, wanted.selection)
-
-
-def _facts(loaded: Loaded, wanted: _Wanted, views: Views, tokens: int) -> dict[str, Any]:
-    return {
-        "model": loaded.name,
-        "tokens": tokens,
-        "layers": wanted.all_layers,
-        "heads": wanted.selection.layers[0].heads,
-        "selection": wanted.selection.words,
-        "views": views.views,
-        "atlas": views.atlas,
-        "sinks": views.sinks,
-    }
+    seen = Look(evidence, heard, selection, loaded, queries, keys)
+    return seen.put_first("aside") if kind == "alignment" else seen  # there the field's picture is the weights
 
 
 def _step(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

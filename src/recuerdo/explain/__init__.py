@@ -1,0 +1,1 @@
+"""Reads become evidence that people can look at: words, views, maps, and their renders."""
