@@ -102,11 +102,9 @@ def one_long(tokens: int, out: str) -> None:
     render.write(seen.evidence, Path(out))
     cells = seen.evidence.map.cells
     rng, worst = np.random.default_rng(0), 0.0
-    from recuerdo.explain.tokenmap import tile
-
     for _ in range(3):  # any tile of the map against weights worked out anew
         r, c = sorted(rng.integers(0, cells.shape[0] - 64, 2))[::-1]
-        exact = tile(seen.selection, slice(r, r + 64), slice(c, c + 64), cells.shape[1])
+        exact = seen.tile(slice(r, r + 64), slice(c, c + 64))
         kept = np.stack([cells.row(i)[c : c + 64] for i in range(r, r + 64)])
         worst = max(worst, float(np.abs(np.where(exact >= cells.floor, exact - kept, 0)).max()))
     row = {"seconds": heard, "peak": peak_of_process(), "page": Path(out).stat().st_size, "worst": worst}

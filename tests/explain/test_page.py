@@ -180,9 +180,9 @@ def test_the_same_evidence_gives_the_same_bytes():
 
 
 def long_evidence(kind: str, cells: int) -> Evidence:
-    """7,500 tokens, a text of 4,000 words, 300,000 visible cells of the whole read with nothing regular in them."""
+    """7,500 tokens, a text of 3,000 words, 300,000 visible cells of the whole read with nothing regular in them."""
     rng = np.random.default_rng(1)
-    n, words = 7_500, 4_000
+    n, words = 7_500, 3_000
     text = " ".join(f"word{i}" + ("." if i % 17 == 0 else "") for i in range(words))
     cut_text = cut(text)
     words = len(cut_text)

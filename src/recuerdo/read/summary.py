@@ -170,9 +170,9 @@ def _received_by_rows(reading: "Reading", rows: Tensor | None) -> Tensor:
 
 
 class _Tile(NamedTuple):
-    """Weights [m, n, c] of some of the flattened heads, rows and columns; their logarithms, free to be overwritten."""
+    """Weights [m, n, c] of some of the flattened heads, or [n, c] of one; their logarithms, free to be overwritten."""
 
-    heads: slice
+    heads: slice | int
     rows: slice
     cols: slice
     weights: Tensor
@@ -211,7 +211,7 @@ def _product_tiles(reading: "Reading", scale: float) -> Iterator[_Tile]:
     logs, out = (torch.empty(PASS_ROWS * k, dtype=kind, device=device) for _ in range(2))
     for number, (example, head) in enumerate(product(range(b), range(h))):
         key = pairing.key[example, head // pairing.groups].to(kind)
-        columns = torch.cat([key.t(), key.new_ones(1, k)])
+        columns = torch.cat([key, key.new_ones(k, 1)], -1).t().contiguous()
         query = torch.cat([pairing.query[example, head].to(kind) * scale, shift[example, head]], -1)
         for start in range(0, q, PASS_ROWS):
             rows = slice(start, min(start + PASS_ROWS, q))
@@ -226,7 +226,7 @@ def _product_tiles(reading: "Reading", scale: float) -> Iterator[_Tile]:
             if seen is not None:  # a large finite number, since 0 * -inf is not a number
                 log[:, near].masked_fill_(~seen, -1e4)
             torch.exp(log, out=part)
-            yield _Tile(slice(number, number + 1), rows, cols, part[None], log[None])
+            yield _Tile(number, rows, cols, part, log)
 
 
 @torch.no_grad()
@@ -236,33 +236,28 @@ def summarise(reading: "Reading", *, top: int = 8, bins: int = 64) -> Summary:
     if top < 0 or bins < 0:
         raise ReadError(f"top and bins count things: {top} and {bins} must be 0 or more")
     kind, flat = reading.pairing.working_type, b * h
-    top, rows_in, cols_in = min(top, k), min(bins, q), min(bins, k)
-    got = torch.zeros(flat, k, dtype=kind)
+    top, rows_in, cols_in = min(top, k), max(min(bins, q), 1), min(bins, k)
     width = torch.zeros(flat, q, dtype=kind)
     best, where = torch.zeros(flat, q, top, dtype=kind), torch.zeros(flat, q, top, dtype=torch.int64)
-    view = torch.zeros(flat, rows_in, cols_in, dtype=kind)
-    row_bin = torch.arange(q) * max(rows_in, 1) // max(q, 1)
-    col_bin = torch.arange(k) * cols_in // max(k, 1)
+    by_cell = torch.zeros(flat, rows_in, k, dtype=kind)  # what every key receives from the queries of a row of cells
+    member = (torch.arange(q) * rows_in // max(q, 1) == torch.arange(rows_in)[:, None]).to(kind)
     for heads, rows, cols, seen, logs in _tiles(reading):
-        # A thin product gives both the received mass and the overview: the mass on every key from each row of cells.
+        width[heads, rows] = torch.special.entr(seen).sum(-1) if logs is None else -logs.mul_(seen).sum(-1)
         cells = slice(rows.start * rows_in // q, (rows.stop - 1) * rows_in // q + 1)
-        member = row_bin[rows] == torch.arange(cells.start, cells.stop)[:, None]
-        by_cell = member.to(kind) @ seen.to(kind)
-        got[heads, cols] += by_cell.sum(-2)
-        if bins:
-            view[heads, cells].index_add_(-1, col_bin[cols], by_cell)
+        by_cell[heads, cells, cols] += member[cells, rows] @ seen.to(kind)
         if top:
             values, columns = _largest(seen, min(top, seen.shape[-1]))
             best[heads, rows, : values.shape[-1]] = values.to(kind)
             where[heads, rows, : values.shape[-1]] = columns + cols.start
-        width[heads, rows] = torch.special.entr(seen).sum(-1) if logs is None else -logs.mul_(seen).sum(-1)
+    where.masked_fill_(best == 0, -1)
+    view = torch.zeros(flat, min(bins, q), cols_in, dtype=kind)
     if bins:
-        view /= torch.bincount(row_bin, minlength=rows_in)[:, None]
+        view.index_add_(-1, torch.arange(k) * cols_in // max(k, 1), by_cell / member.sum(-1, keepdim=True))
     shape = (b, h)
     return Summary(
         entropy=width.unflatten(0, shape),
-        received=got.unflatten(0, shape),
-        top=Top(best.unflatten(0, shape), where.masked_fill_(best == 0, -1).unflatten(0, shape)),
+        received=by_cell.sum(-2).unflatten(0, shape),
+        top=Top(best.unflatten(0, shape), where.unflatten(0, shape)),
         overview=view.unflatten(0, shape),
     )
 

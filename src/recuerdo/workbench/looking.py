@@ -11,7 +11,7 @@ from recuerdo.errors import InputError, ModelError
 from recuerdo.explain.evidence import Evidence, View
 from recuerdo.explain.flow import gradient_view, rollout_view, value_view
 from recuerdo.explain.rows import Layer, Selection
-from recuerdo.explain.tokenmap import token_map
+from recuerdo.explain.tokenmap import tile, token_map
 from recuerdo.explain.views import BEYOND, Keys, Queries, make_views
 from recuerdo.explain.words import Words, cut, words_of_tokens
 from recuerdo.read import Address
@@ -54,6 +54,10 @@ class Look:
         chosen = {layer.address for layer in self.selection.layers}
         reads = [r for r in reads if Address.parse(r.address).path in chosen]
         return gradient_view(self.selection, self.queries, self.keys, reads)
+
+    def tile(self, rows: slice, cols: slice) -> np.ndarray:
+        """Exact mean weights of any rectangle of the map, [n, m]: tokens that read, tokens that were read."""
+        return tile(self.selection, rows, cols, self.selection.layers[0].keys)
 
     def draw_map(self, *, cells: int = 200_000, progress: Progress | None = None) -> "Look":
         """Add the zoomable map of the whole read, token by token, with at most so many cells."""
