@@ -43,7 +43,7 @@ def both(model, inputs) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor,
     heard = [seen[address].weights[:, :] for address in seen]
     if "decoder_attentions" in eager:  # a decoder layer reads itself, then the source
         depth = len(eager.decoder_attentions)
-        encoder, decoder = heard[:-2 * depth], heard[-2 * depth :]
+        encoder, decoder = heard[: -2 * depth], heard[-2 * depth :]
         heard = encoder + decoder[0::2] + decoder[1::2]
     assert [w.shape for w in told] == [w.shape for w in heard]
     return hidden(eager), told, hidden(ours), heard

@@ -30,7 +30,9 @@ def layers(requires_grad: bool = False) -> tuple[list[Layer], torch.Tensor, list
         if requires_grad:
             q.requires_grad_()
         steps = [read(q[:, :, :PROMPT], k[:, :, :PROMPT], v[:, :, :PROMPT], mask=causal)]
-        steps += [read(q[:, :, i : i + 1], k[:, :, : i + 1], v[:, :, : i + 1], mask=causal) for i in range(PROMPT, total)]
+        steps += [
+            read(q[:, :, i : i + 1], k[:, :, : i + 1], v[:, :, : i + 1], mask=causal) for i in range(PROMPT, total)
+        ]
         made.append(Layer(f"layers.{number}", steps))
         whole = read(q, k, v, mask=causal)
         tensors.append((q, k, v, whole))

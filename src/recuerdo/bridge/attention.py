@@ -117,5 +117,5 @@ def watch(model: nn.Module, *, each: Callable[[str, Reading], None] | None = Non
         with watch_reads(model, each=each) as seen:
             yield seen
         return
-    with attach(model), watch_reads(model, each=each) as seen:  # type: ignore[arg-type]
+    with attach(model), watch_reads(model, each=each, append_only=True) as seen:  # type: ignore[arg-type]
         yield seen

@@ -80,13 +80,14 @@ def load(name_or_path: str | Path, *, progress: Progress | None = None) -> Loade
     """
     folder = resolve(name_or_path, progress=progress)
     with _quiet():
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer
 
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind, cls = _kind(config)
             model = cls.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(f"{name_or_path} cannot be loaded: {_first_line(error)}") from error
         tokenizer = None
         if kind in ("causal", "encoder", "pair"):
@@ -124,8 +125,11 @@ def _kind(config: Any) -> tuple[str, Any]:
 # --------------------------------------------------------------------------------------------- what stands before it
 
 
-def _encode(loaded: Loaded, text: str, *, special: bool, room: int = 0) -> Any:
-    """Tokens with their characters. Raises InputError when they are more than the model can take."""
+def _encode(loaded: Loaded, text: str, *, special: bool, room: int = 0, document: tuple[int, int] | None = None) -> Any:
+    """Tokens with their characters. Raises InputError when they are more than the model can take.
+
+    `room` is left for what is generated; `document` is the part of the text that a person could shorten.
+    """
     with _quiet():
         encoded = loaded.tokenizer(
             text, return_offsets_mapping=True, return_special_tokens_mask=True, add_special_tokens=special
@@ -134,10 +138,14 @@ def _encode(loaded: Loaded, text: str, *, special: bool, room: int = 0) -> Any:
     if count == 0:
         raise InputError("there is nothing to read: the text is empty")
     if loaded.limit is not None and count + room > loaded.limit:
+        start, end = document or (0, len(text))
+        own = sum(1 for a, b in encoded["offset_mapping"] if start <= a < b <= end)
         more = f" and {room} to generate" if room else ""
+        fits = int((end - start) * (loaded.limit - room - (count - own)) / max(own, 1) * 0.95)
+        advice = f"Shorten the text to about {fits} characters" if fits > 0 else "Generate fewer"
         raise InputError(
-            f"too long for {loaded.name}: {count} tokens{more}, and it takes {loaded.limit}. Shorten the text to about "
-            f"{int(len(text) * (loaded.limit - room) / count * 0.98)} characters, or choose a model that takes more"
+            f"too long for {loaded.name}: {count} tokens{more}, and it takes {loaded.limit}. {advice}, "
+            "or choose a model that takes more"
         )
     return encoded
 
@@ -170,12 +178,14 @@ def _prompt(
 
 
 class _Counter:
-    """Counts reads as they are heard, for a progress bar."""
+    """Counts reads as they are heard, for a progress bar, and keeps of them what a look needs."""
 
     def __init__(self, progress: Step | None, total: int):
         self.done, self.total, self.progress = 0, total, progress
 
     def __call__(self, path: str, reading: Reading) -> None:
+        if not reading.mixed.requires_grad:
+            reading.let_go_of_mixed()  # a look needs the weights only
         self.done += 1
         if self.progress is not None:
             self.progress("reading" if reading.shape[2] > 1 else "answering", self.done, max(self.total, self.done))
@@ -190,7 +200,7 @@ def hear_answer(
 ) -> Heard:
     """Let a causal model continue a document, or answer a question about it (greedy), and keep every read."""
     text, place, asked, special = _prompt(loaded, document, question)
-    encoded = _encode(loaded, text, special=special, room=generate)
+    encoded = _encode(loaded, text, special=special, room=generate, document=place)
     ids = torch.tensor([encoded["input_ids"]])
     counter = _Counter(progress, _layers(loaded) * max(generate, 1))
     model, tokenizer = loaded.model, loaded.tokenizer

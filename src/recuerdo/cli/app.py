@@ -47,9 +47,7 @@ def main() -> None:
     except RecuerdoError as error:
         print(f"recuerdo: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("recuerdo: stopped; nothing is left half done", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(0) from None
+    except SystemExit as left:  # the library turns Ctrl-C into this
+        if left.code == 130:
+            print("recuerdo: stopped; nothing is left half done", file=sys.stderr)
+        raise

@@ -10,6 +10,7 @@ import typer
 
 from recuerdo.cli.progress import progress_bar
 from recuerdo.errors import InputError
+from recuerdo.explain import KINDS
 
 EXAMPLES = """Examples:
 
@@ -19,7 +20,6 @@ EXAMPLES = """Examples:
 
 `cat notes.txt | recuerdo look --question "When do we meet?" --json`
 """
-KINDS = (".html", ".svg", ".png", ".json", ".npz")
 
 
 def look(
@@ -52,6 +52,9 @@ def look(
 ) -> None:
     """Show what a model looked at: over a text, or while it answered a question about one."""
     words = _words(text, text_file)
+    for name, given in (("--question", question), ("--target", target)):
+        if given is not None:
+            _some(given, name)
     if out is not None:
         writable(out)
     with progress_bar() as report:
@@ -129,4 +132,8 @@ def _decoded(raw: bytes, source: str) -> str:
 def _some(text: str, source: str) -> str:
     if not text.strip():
         raise InputError(f"{source} is empty: there is nothing to read")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{source} is not UTF-8 text: set the terminal to UTF-8, or pass a file") from None
     return text

@@ -20,24 +20,28 @@ _SLOT = '<script type="application/json" id="recuerdo-data">null</script>'
 
 
 def page(evidence: Evidence) -> str:
-    """The page as HTML. Cells of the token map are left out, smallest first, until it has fewer than 2 MB."""
+    """The page as HTML. Cells of the maps are left out, smallest first, until it has fewer than 2 MB."""
     template = files("recuerdo.explain").joinpath("static/page.html").read_text(encoding="utf-8")
     if _SLOT not in template:
         raise InputError("the page template is damaged: install recuerdo again")
-    budget = len(evidence.map.cells.value) if evidence.map is not None else 0
+    cells = len(evidence.map.cells.value) if evidence.map is not None else 0
+    lit = max((len(view.map.value) for view in evidence.views), default=0)
     while True:
-        data = json.dumps(page_data(evidence, cells=budget), ensure_ascii=False, separators=(",", ":"))
-        # Nothing in the data can end the element it stands in.
+        data = json.dumps(page_data(evidence, cells=cells, lit=lit), ensure_ascii=False, separators=(",", ":"))
+        # Nothing in the data can end the element it stands in, and a broken letter cannot stop the page from opening.
         data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-        html = template.replace(_SLOT, _SLOT.replace("null", "\x00")).replace("\x00", data)
+        data = data.encode(errors="replace").decode()
+        before, after = template.split(_SLOT)
+        html = f"{before}{_SLOT.replace('null', data)}{after}"
         size = len(html.encode())
-        if size <= LARGEST or budget < 1000:
+        if size <= LARGEST or max(cells, lit) < 1000:
             return html
-        budget = int(budget * min(0.9, (LARGEST / size) ** 1.5))
+        shrink = min(0.9, (LARGEST / size) ** 1.5)
+        cells, lit = (int(cells * shrink), lit) if cells > lit else (cells, int(lit * shrink))
 
 
-def page_data(evidence: Evidence, *, cells: int | None = None) -> dict[str, Any]:
-    """The object inside the page."""
+def page_data(evidence: Evidence, *, cells: int | None = None, lit: int | None = None) -> dict[str, Any]:
+    """The object inside the page, with at most so many cells in the map and so many `lit` words in each view."""
     return {
         "version": VERSION,
         "kind": evidence.kind,
@@ -51,7 +55,15 @@ def page_data(evidence: Evidence, *, cells: int | None = None) -> dict[str, Any]
         "command": evidence.command,
         "text": _words(evidence.text),
         "answer": None if evidence.answer is None else _words(evidence.answer),
-        "views": [{"name": v.name, "label": v.label, "note": v.note, "map": _sparse(v.map)} for v in evidence.views],
+        "views": [
+            {
+                "name": v.name,
+                "label": v.label,
+                "note": v.note,
+                "map": _sparse(v.map if lit is None else v.map.at_most(lit)),
+            }
+            for v in evidence.views
+        ],
         "atlas": _atlas(evidence),
         "sinks": [{"word": s.word, "token": s.token, "share": round(s.share, 5), "why": s.why} for s in evidence.sinks],
         "map": _map(evidence, cells),
@@ -93,7 +105,7 @@ def _sparse(sparse: Sparse) -> dict[str, Any]:
         "rows": sparse.shape[0],
         "cols": sparse.shape[1],
         "start": _packed(sparse.start, "u32"),
-        "index": _packed(sparse.index, "u32"),
+        "index": _packed(sparse.index, "u16" if sparse.shape[1] <= 2**16 else "u32"),
         "value": _packed(value, "u16", largest),
         "floor": sparse.floor,
         "signed": sparse.signed,

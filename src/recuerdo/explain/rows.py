@@ -31,7 +31,8 @@ class Layer:
             q, k = step.shape[2:]
             a, b = max(first - seen, 0), min(last - seen, q)
             if a < b:
-                width = min(k, keys)
+                reach = step.pairing.mask.columns(slice(a, b), step.pairing.extent)  # a causal row needs no later key
+                width = min(reach.stop, k, keys)
                 block = step.weights[a:b, :width][0].float()
                 parts.append(torch.nn.functional.pad(block, (0, keys - width)))
             seen += q

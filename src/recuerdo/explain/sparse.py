@@ -37,6 +37,7 @@ class Sparse:
             np.concatenate([p.index for p in parts]) if parts else np.zeros(0, np.int64),
             np.concatenate([p.value for p in parts]) if parts else np.zeros(0, np.float32),
             max((p.floor for p in parts), default=0.0),
+            any(p.signed for p in parts),
         )
 
     def at_most(self, cells: int) -> "Sparse":

@@ -4,15 +4,27 @@ People read words; models read pieces of them. A token belongs to the word that 
 """
 
 import re
+import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-# A word with its inner marks (don't, 3.5, well-known), one character of a script without spaces, or one other mark.
 _SPACELESS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+(?:['’.,\-][^\W_{_SPACELESS}]+)*|[^\w\s]")
-_END = re.compile(r"[.!?][\"'”’)\]]*\s+(?=[A-Z\"“'‘(\[0-9À-Þ])|[。！？]+[」』”]?|\n\s*\n")
+_STOP = re.compile(r"[.!?…।؟][\"'”’»)\]]*\s+|[。！？]+[」』”]?|\n\s*\n")
+_PARAGRAPH = re.compile(r"\n\s*\n|\n(?=\s*[-*#•])")
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """A word with its inner marks (don't, 3.5, well-known), one character of a script without spaces, or another mark.
+
+    Combining marks belong to their letter; Python's \\w leaves them out.
+    """
+    marks = "".join(re.escape(c) for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c) in ("Mn", "Mc"))
+    letters = rf"(?:[^\W{_SPACELESS}][{marks}\u200c\u200d]*)+"
+    return re.compile(rf"[{_SPACELESS}]|{letters}(?:['’.,\-]{letters})*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -41,11 +53,13 @@ class Words:
 
 def cut(text: str) -> Words:
     """Cut a text into words, sentences and paragraphs."""
-    spans = [match.span() for match in _WORD.finditer(text)]
+    spans = [match.span() for match in _word().finditer(text)]
     starts = [start for start, _ in spans]
-    ends = [*starts[1:], len(text)]
-    sentences = _firsts(starts, [match.end() for match in _END.finditer(text)])
-    paragraphs = _firsts(starts, [match.end() for match in re.finditer(r"\n\s*\n|\n(?=\s*[-*#])", text)])
+    ends = [*starts[1:], len(text)][: len(starts)]
+    paragraphs = _firsts(starts, [match.end() for match in _PARAGRAPH.finditer(text)])
+    # A stop before a small letter is an abbreviation or a pause.
+    stops = [match.end() for match in _STOP.finditer(text) if not text[match.end() : match.end() + 1].islower()]
+    sentences = sorted({*_firsts(starts, stops), *paragraphs})
     return Words(
         words=[text[start:end] for start, end in spans],
         glue=[text[end:following] for (_, end), following in zip(spans, ends, strict=True)],
@@ -79,14 +93,10 @@ def words_of_tokens(words: Words, offsets: list[tuple[int, int]], text: str, sta
 
 def pool(rows: np.ndarray, of: np.ndarray, count: int) -> np.ndarray:
     """Sum the last axis by group: [..., tokens] and a group of each token (-1 = none) -> [..., count]."""
-    inside = of >= 0
-    onto = np.zeros((int(inside.sum()), count), rows.dtype) if count * inside.sum() < 2**22 else None
-    if onto is not None:
-        onto[np.arange(len(onto)), of[inside]] = 1
-        return rows[..., inside] @ onto
+    inside = np.flatnonzero(of >= 0)
     out = np.zeros((*rows.shape[:-1], count), rows.dtype)
-    order = np.argsort(of[inside], kind="stable")
-    groups, first = np.unique(of[inside][order], return_index=True)
+    order = inside[np.argsort(of[inside], kind="stable")]
+    groups, first = np.unique(of[order], return_index=True)
     if len(groups):
-        out[..., groups] = np.add.reduceat(rows[..., inside][..., order], first, axis=-1)
+        out[..., groups] = np.add.reduceat(rows[..., order], first, axis=-1)
     return out

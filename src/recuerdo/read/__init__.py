@@ -1,4 +1,10 @@
-"""The atom: let a query read keys and values; be watched; be bent."""
+"""The atom: let a query read keys and values; be watched; be bent.
+
+The room and its one verb share a name: `recuerdo.read(query, key, value)` works, and so does `recuerdo.read.softmax`.
+"""
+
+import sys
+from types import ModuleType
 
 from recuerdo.read.choose import read
 from recuerdo.read.mask import Alibi, Mask, Relative, allow, causal, lengths, window
@@ -39,3 +45,13 @@ __all__ = [
     "Top", "TopKSoftmax", "Weights", "allow", "causal", "dot", "entmax15", "hard", "lengths", "merge", "monotonic",
     "plain_read", "read", "scaled_dot", "sigmoid", "softmax", "sparsemax", "watch", "window",
 ]  # fmt: skip
+
+
+class _Callable(ModuleType):
+    """Importing this package sets `recuerdo.read` to the module, which would hide the function of that name."""
+
+    def __call__(self, *tensors, **rules) -> Reading:
+        return read(*tensors, **rules)
+
+
+sys.modules[__name__].__class__ = _Callable

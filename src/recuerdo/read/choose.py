@@ -23,7 +23,7 @@ from recuerdo.read.watch import hear
 
 Path = Literal["auto", "plain", "matmul", "fused", "tiled"]
 
-# Measured by `python benchmarks/read.py --rule` (2 cores, torch 2.13): up to so many keys two explicit products beat
+# Measured by `python benchmarks/read.py rule` (2 cores, torch 2.13): up to so many keys two explicit products beat
 # the fused kernel. Above, the fused kernel wins, or the row blocks where it cannot be used.
 SHORT_KEYS = {torch.float32: 48, torch.bfloat16: 48, torch.float64: 128}
 SHORT_PAIRS = 2**22  # and never more pairs at once than fit a few times into the cache

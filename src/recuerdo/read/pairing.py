@@ -66,14 +66,24 @@ class Pairing:
         query, key = self.query[:, :, rows], self.key[:, :, cols]
         if self.scale is None or not own_type:
             query, key = query.to(self.working_type), key.to(self.working_type)
-        if self.scale is not None:
+        if self.scale is not None and own_type:
             scores = grouped_product(query, key).to(self.working_type) * self.scale
+        elif self.scale is not None:
+            scores = grouped_product(query * self.scale, key)
         else:
             scores = self.score.block(query, expand_heads(key, self.groups), rows, cols)
         for bias in self.biases:
             scores = scores + bias.block(rows, cols, self.extent, query.device).to(scores.dtype)
-        seen = self.mask.block(rows, cols, self.extent, query.device)
-        return scores if seen is None else scores.masked_fill(~seen, -torch.inf)
+        if scores.requires_grad or not self.mask.causal or not self.mask.structural or self.mask.banded:
+            seen = self.mask.block(rows, cols, self.extent, query.device)
+            return scores if seen is None else scores.masked_fill(~seen, -torch.inf)
+        # Only columns behind the first row's position can be hidden: a narrow strip of a wide rectangle.
+        start, stop, _ = cols.indices(self.extent.keys)
+        strip = slice(min(max(rows.indices(self.extent.queries)[0] + self.extent.offset + 1, start), stop), stop)
+        seen = self.mask.block(rows, strip, self.extent, query.device)
+        if seen is not None:
+            scores[..., strip.start - start :].masked_fill_(~seen, -torch.inf)
+        return scores
 
     def empty_rows(self) -> Tensor | None:
         """Rows that can read nothing, [b|1, h|1, q|1] bool, judged at O(mask) cost; None when there can be none."""

@@ -24,6 +24,14 @@ class Pairs(NamedTuple):
     scale: float | None
 
 
+def _same_width(query: Tensor, key: Tensor) -> None:
+    if query.shape[-1] != key.shape[-1]:
+        raise ShapeError(
+            f"this score needs queries and keys of one width, not {tuple(query.shape)} and {tuple(key.shape)}: "
+            "project one of them, or use Bilinear or Additive with key_width"
+        )
+
+
 @runtime_checkable
 class Score(Protocol):
     """What every score offers."""
@@ -57,6 +65,7 @@ class Product:
         return query.shape[-1] ** -0.5 if self.scale is None else self.scale
 
     def project(self, query: Tensor, key: Tensor) -> Pairs:
+        _same_width(query, key)
         return Pairs(query, key, self._scale(query))
 
     def block(self, query: Tensor, key: Tensor, rows: slice, cols: slice) -> Tensor:
@@ -79,6 +88,7 @@ class SoftCapped:
     numbers_per_pair: int = 2
 
     def project(self, query: Tensor, key: Tensor) -> Pairs:
+        _same_width(query, key)
         return Pairs(query, key, None)
 
     def block(self, query: Tensor, key: Tensor, rows: slice, cols: slice) -> Tensor:
@@ -104,6 +114,7 @@ class Cosine:
         return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def project(self, query: Tensor, key: Tensor) -> Pairs:
+        _same_width(query, key)
         unit = self._unit(query)
         if isinstance(self.sharpness, Tensor):
             return Pairs(unit * self.sharpness.to(unit.dtype)[..., None], self._unit(key), 1.0)
@@ -132,6 +143,7 @@ class SquaredDistance:
     numbers_per_pair: int = 1
 
     def project(self, query: Tensor, key: Tensor) -> Pairs:
+        _same_width(query, key)
         groups = query.shape[1] // key.shape[1]
         centre = key.mean(-2, keepdim=True)
         query, key = query - centre.repeat_interleave(groups, 1), key - centre

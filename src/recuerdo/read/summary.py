@@ -24,7 +24,7 @@ from recuerdo.read.score import Product
 if TYPE_CHECKING:
     from recuerdo.read.trace import Reading
 
-PASS_ROWS = 64  # rows at once in the pass of `summarise`: fewer make thin products, more leave the cache
+PASS_ROWS = 128  # rows at once in the pass of `summarise`: fewer make thin products, more leave the cache
 GROUP = 8  # the strongest keys are found by ranking groups of so many keys by their best
 
 
@@ -235,31 +235,34 @@ def summarise(reading: "Reading", *, top: int = 8, bins: int = 64) -> Summary:
     b, h, q, k = reading.shape
     if top < 0 or bins < 0:
         raise ReadError(f"top and bins count things: {top} and {bins} must be 0 or more")
-    kind, flat = reading.pairing.working_type, b * h
-    top, rows_in, cols_in = min(top, k), max(min(bins, q), 1), min(bins, k)
-    width = torch.zeros(flat, q, dtype=kind)
-    best, where = torch.zeros(flat, q, top, dtype=kind), torch.zeros(flat, q, top, dtype=torch.int64)
-    by_cell = torch.zeros(flat, rows_in, k, dtype=kind)  # what every key receives from the queries of a row of cells
-    member = (torch.arange(q) * rows_in // max(q, 1) == torch.arange(rows_in)[:, None]).to(kind)
+    kind, flat, top = reading.pairing.working_type, b * h, min(top, k)
+    entropy = torch.zeros(flat, q, dtype=kind)
+    best, where = torch.zeros(flat, q, top, dtype=kind), torch.full((flat, q, top), -1)
+    row_bins, col_bins = _membership(q, min(bins, q), kind), _membership(k, min(bins, k), kind)
+    row_bins = row_bins if bins else torch.ones(1, q, dtype=kind)
+    by_bin = torch.zeros(flat, len(row_bins), k, dtype=kind)  # what every key receives from the queries of each bin
     for heads, rows, cols, seen, logs in _tiles(reading):
-        width[heads, rows] = torch.special.entr(seen).sum(-1) if logs is None else -logs.mul_(seen).sum(-1)
-        cells = slice(rows.start * rows_in // q, (rows.stop - 1) * rows_in // q + 1)
-        by_cell[heads, cells, cols] += member[cells, rows] @ seen.to(kind)
+        entropy[heads, rows] = torch.special.entr(seen).sum(-1) if logs is None else -logs.mul_(seen).sum(-1)
+        some = slice(rows.start * len(row_bins) // q, (rows.stop - 1) * len(row_bins) // q + 1)
+        by_bin[heads, some, cols] += row_bins[some, rows] @ seen.to(kind)
         if top:
             values, columns = _largest(seen, min(top, seen.shape[-1]))
             best[heads, rows, : values.shape[-1]] = values.to(kind)
             where[heads, rows, : values.shape[-1]] = columns + cols.start
     where.masked_fill_(best == 0, -1)
-    view = torch.zeros(flat, min(bins, q), cols_in, dtype=kind)
-    if bins:
-        view.index_add_(-1, torch.arange(k) * cols_in // max(k, 1), by_cell / member.sum(-1, keepdim=True))
+    overview = by_bin @ col_bins.mT / row_bins.sum(-1, keepdim=True)
     shape = (b, h)
     return Summary(
-        entropy=width.unflatten(0, shape),
-        received=by_cell.sum(-2).unflatten(0, shape),
+        entropy=entropy.unflatten(0, shape),
+        received=by_bin.sum(-2).unflatten(0, shape),
         top=Top(best.unflatten(0, shape), where.unflatten(0, shape)),
-        overview=view.unflatten(0, shape),
+        overview=overview[:, : min(bins, q)].unflatten(0, shape),
     )
+
+
+def _membership(length: int, bins: int, kind: torch.dtype) -> Tensor:
+    """[bins, length]: 1 where position i lies in bin floor(i * bins / length), else 0."""
+    return (torch.arange(length) * bins // max(length, 1) == torch.arange(bins)[:, None]).to(kind)
 
 
 def _largest(x: Tensor, top: int) -> tuple[Tensor, Tensor]:

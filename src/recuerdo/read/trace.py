@@ -38,7 +38,7 @@ class Reading:
         kept: Callable[[], Tensor] | None = None,
         address: str = "",
     ):
-        self.mixed = part.mixed
+        self._mixed: Tensor | None = part.mixed
         self.lse = part.lse if pairing.is_softmax else None
         self.path, self.address, self._kept = path, address, kept
         self._pairing, self._value = pairing, value
@@ -48,6 +48,15 @@ class Reading:
     def __repr__(self) -> str:
         where = f" at {self.address}" if self.address else ""
         return f"Reading{where}({' x '.join(map(str, self.shape))} weights [b, h, q, k], {self.path} path)"
+
+    @property
+    def mixed(self) -> Tensor:
+        """The read values, [b, h, q, e]."""
+        return summary.mix(self, self.value).to(self.value.dtype) if self._mixed is None else self._mixed
+
+    def let_go_of_mixed(self) -> None:
+        """Keep the trace only; `mixed` is read again when asked for. For looks at long texts that only need weights."""
+        self._mixed = None
 
     @property
     def pairing(self) -> Pairing:

@@ -53,10 +53,12 @@ class Seen(Mapping[str, Reading]):
 
     `seen["layers.0.attn"]` is the only read of that module, or, with several steps, the first of them;
     `seen["layers.0.attn@3"]` the one of step 3. `seen.steps(path)` lists them. A growing key cache is kept once: the
-    readings of earlier steps become views of the last one's keys and values.
+    readings of earlier steps become views of the last one's keys and values. Readings hold references: changing a key
+    tensor in place afterwards changes what they tell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, append_only: bool = False) -> None:
+        self._append_only = append_only
         self._reads: dict[str, list[Reading]] = {}
         self._caches: dict[str, Cache] = {}
         self.silent: list[str] = []  # attention modules that ran and were not heard
@@ -74,11 +76,14 @@ class Seen(Mapping[str, Reading]):
         return self._reads[path]
 
     def __getitem__(self, address: str) -> Reading:
-        path, step, _ = Address.parse(address)
+        path, step, head = Address.parse(address)
         reads = self.steps(path)
         if step is not None and step >= len(reads):
             raise AddressError(f"{path} has no step {step}: it read {len(reads)} times")
-        return reads[step or 0]
+        reading = reads[step or 0]
+        if head is not None and head >= reading.shape[1]:
+            raise AddressError(f"{path} has no head {head}: it has heads 0 to {reading.shape[1] - 1}")
+        return reading
 
     def __iter__(self) -> Iterator[str]:
         for path, reads in self._reads.items():
@@ -101,7 +106,12 @@ class Seen(Mapping[str, Reading]):
         reading.address = str(Address(path, len(reads)))
         cache = self._caches.get(path)
         # Where the keys only grew, every step looks into the newest tensors: T steps would else keep T copies.
-        if cache is not None and _grew(cache.key, reading.pairing.key) and _grew(cache.value, reading.value):
+        sampled = self._append_only
+        if (
+            cache is not None
+            and _grew(cache.key, reading.pairing.key, sampled)
+            and _grew(cache.value, reading.value, sampled)
+        ):
             cache.key, cache.value = reading.pairing.key, reading.value
             reading.look_into(cache)
             if len(reads) == 1:
@@ -111,24 +121,31 @@ class Seen(Mapping[str, Reading]):
         reads.append(reading)
 
 
-def _grew(old: Tensor, new: Tensor) -> bool:
-    """Whether `new` starts with `old` along the keys, judged by shape and by up to 16 whole keys."""
+def _grew(old: Tensor, new: Tensor, sampled: bool) -> bool:
+    """Whether `new` starts with `old` along the keys; `sampled`: judged by shape and 16 whole keys only."""
     n = old.shape[2]
     if old.shape[:2] != new.shape[:2] or old.shape[3] != new.shape[3] or not 0 < n <= new.shape[2]:
         return False
+    if old.data_ptr() == new.data_ptr() and old.stride() == new.stride():
+        return True
+    if not sampled:
+        return torch.equal(old, new[:, :, :n])
     at = torch.linspace(0, n - 1, min(n, 16)).long()
     return torch.equal(old[:, :, at], new[:, :, at])
 
 
 @contextmanager
-def watch(model: nn.Module, *, each: Callable[[str, Reading], None] | None = None) -> Iterator[Seen]:
+def watch(
+    model: nn.Module, *, each: Callable[[str, Reading], None] | None = None, append_only: bool = False
+) -> Iterator[Seen]:
     """Observe every read that the model makes inside the block.
 
-    Yields a Seen; `each(path, reading)` is called as the reads come by, for a progress bar. Raises NothingHeard at the
+    Yields a Seen; `each(path, reading)` is called as the reads come by, for a progress bar. `append_only` promises that
+    a growing cache never changes its older keys, which spares comparing them all. Raises NothingHeard at the
     end of the block when none of the model's attention came by (it does not use `recuerdo.read`; for Hugging Face
     models see `recuerdo.bridge`).
     """
-    seen, stack, ran = Seen(), [], []
+    seen, stack, ran = Seen(append_only=append_only), [], []
     handles = []
 
     def enter(name: str):

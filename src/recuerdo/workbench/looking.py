@@ -11,7 +11,7 @@ from recuerdo.errors import InputError, ModelError
 from recuerdo.explain.evidence import Evidence, View
 from recuerdo.explain.flow import gradient_view, rollout_view, value_view
 from recuerdo.explain.rows import Layer, Selection
-from recuerdo.explain.tokenmap import tile, token_map
+from recuerdo.explain.tokenmap import CELLS, tile, token_map
 from recuerdo.explain.views import BEYOND, Keys, Queries, make_views
 from recuerdo.explain.words import Words, cut, words_of_tokens
 from recuerdo.read import Address
@@ -59,7 +59,7 @@ class Look:
         """Exact mean weights of any rectangle of the map, [n, m]: tokens that read, tokens that were read."""
         return tile(self.selection, rows, cols, self.selection.layers[0].keys)
 
-    def draw_map(self, *, cells: int = 200_000, progress: Progress | None = None) -> "Look":
+    def draw_map(self, *, cells: int = CELLS, progress: Progress | None = None) -> "Look":
         """Add the zoomable map of the whole read, token by token, with at most so many cells."""
         rows, cols = self.heard.tokens, self.heard.tokens
         if self.evidence.kind == "alignment":
@@ -105,7 +105,7 @@ def look(
     if not reads:
         raise ModelError(f"{loaded.name} has no cross-attention that could be heard")
     selection = Selection.of([Layer(path, steps) for path, steps in reads.items()], layer, head)
-    if question is not None and not heard.answer:
+    if (question is not None or generate) and loaded.kind == "causal" and not heard.answer.strip():
         raise ModelError(f"{loaded.name} answered with nothing: ask another question, or generate more tokens")
     return _seen(loaded, heard, selection, question, _step(progress, "comparing"))
 

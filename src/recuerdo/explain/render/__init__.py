@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from recuerdo.errors import InputError
+from recuerdo.explain import KINDS
 from recuerdo.explain.evidence import Evidence
 from recuerdo.explain.page import page
 from recuerdo.explain.render.data import as_data, write_json, write_npz
@@ -25,6 +26,6 @@ def write(evidence: Evidence, path: Path) -> None:
         elif kind == ".npz":
             write_npz(evidence, path)
         else:
-            raise InputError(f"{path} has no kind that can be written: name it .html, .svg, .png, .json or .npz")
+            raise InputError(f"{path} has no kind that can be written: name it {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,6 +1,8 @@
 """Evidence as a picture for papers and slides: the text in its heat, or the alignment as a matrix; SVG and PNG."""
 
+import re
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ POINTS = 11.0
 WORDS_AT_MOST = 900  # a longer text is drawn by its most-read sentences, in their order
 HEAT = (196 / 255, 84 / 255, 14 / 255)
 COOL = (38 / 255, 96 / 255, 142 / 255)
+_NOT_XML = re.compile("[^\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_STYLE = {"svg.fonttype": "none", "font.family": "DejaVu Serif", "svg.hashsalt": "recuerdo"}
 INK, SOFT = "#1d1b16", "#6d675b"
 
 
@@ -23,11 +27,11 @@ def write_picture(evidence: Evidence, path: Path) -> None:
         import matplotlib
     except ImportError:
         raise InputError("pictures need matplotlib: pip install 'recuerdo[png]'") from None
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "DejaVu Serif", "svg.hashsalt": "recuerdo"}):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # shown as boxes; SVG keeps the real text
         figure = _matrix(evidence) if evidence.kind == "alignment" else _text(evidence)
-        figure.savefig(
-            path, dpi=200, format=path.suffix[1:].lower(), metadata={"Date": None} if path.suffix == ".svg" else {}
-        )
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+        figure.savefig(path, dpi=200, format=path.suffix[1:].lower(), metadata=metadata)
 
 
 def _figure(height: float) -> Any:
@@ -72,7 +76,7 @@ def _text(evidence: Evidence) -> Any:
 
     def width(word: str) -> float:
         if word not in widths:
-            drawable = word.replace("$", r"\$")
+            drawable = _plain(word).replace("$", r"\$")
             widths[word] = TextPath((0, 0), drawable, prop=font).get_extents().width + 0.6 if word.strip() else 0.0
         return widths[word]
 
@@ -117,7 +121,7 @@ def _draw_words(axes: Any, placed: list, top: float, width: Any) -> None:
             )
             axes.add_patch(box)
         color = "white" if warmth > 0.8 else INK
-        axes.text(x, top + y, word, fontsize=POINTS, color=color, va="baseline", parse_math=False)
+        axes.text(x, top + y, _plain(word), fontsize=POINTS, color=color, va="baseline", parse_math=False)
 
 
 def _heading(evidence: Evidence) -> list[tuple[str, dict]]:
@@ -135,7 +139,8 @@ def _joined(words: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("\n", " ")
+    """One line without the characters that XML does not allow."""
+    return _NOT_XML.sub("�", text.replace("\n", " "))
 
 
 def _matrix(evidence: Evidence) -> Any:

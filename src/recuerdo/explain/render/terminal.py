@@ -12,15 +12,28 @@ WORDS_AT_MOST = 400  # a longer text is shown by its most-read sentences
 PAPER, HEAT, COOL = np.array([251, 250, 247]), np.array([196, 84, 14]), np.array([38, 96, 142])
 
 
+# A text may hold codes that move the cursor or rename the window: they are shown, not sent.
+_CODES = {c: chr(0x2400 + c) if c < 32 else "�" for c in [*range(32), *range(127, 160)] if chr(c) not in "\t\n"}
+
+
+def _clean(text: str) -> str:
+    return text.translate(_CODES)
+
+
+def _safe(text: str) -> str:
+    """Text that is neither a code of the terminal nor markup."""
+    return escape(_clean(text))
+
+
 def show(evidence: Evidence, console: Console | None = None) -> None:
     """Print a look."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, emoji=False)
     size = f"{evidence.tokens} tokens · {evidence.layers} layers × {evidence.heads} heads"
-    console.print(f"[bold]{escape(evidence.model)}[/] [dim]· {size} · {escape(evidence.selection)}[/]\n")
+    console.print(f"[bold]{_safe(evidence.model)}[/] [dim]· {size} · {_safe(evidence.selection)}[/]\n")
     if evidence.question:
-        console.print(f"[italic dim]{escape(evidence.question)}[/]")
+        console.print(f"[italic dim]{_safe(evidence.question)}[/]")
     if evidence.answer is not None:
-        console.print(f"[bold]{escape(_joined(evidence.answer))}[/]\n")
+        console.print(f"[bold]{_safe(_joined(evidence.answer))}[/]\n")
     row = evidence.view().map.row(0)
     if len(evidence.text) <= WORDS_AT_MOST:
         console.print(heated(evidence, row))
@@ -41,7 +54,8 @@ def _joined(words) -> str:
 def heated(evidence: Evidence, row: np.ndarray) -> Text:
     """The text, each word on a background as warm as its share (square root); less than zero is blue."""
     text, most = Text(), max(float(np.abs(row).max(initial=0.0)), 1e-9)
-    for word, glue, share in zip(evidence.text.words, evidence.text.glue, row, strict=True):
+    for raw_word, raw_glue, share in zip(evidence.text.words, evidence.text.glue, row, strict=True):
+        word, glue = _clean(raw_word), _clean(raw_glue)
         warmth = float(np.sqrt(abs(share) / most))
         if warmth > 0.25:
             r, g, b = (PAPER + ((HEAT if share > 0 else COOL) - PAPER) * warmth * 0.9).astype(int)
@@ -60,7 +74,7 @@ def _sentences(evidence: Evidence, console: Console) -> None:
     for i in np.argsort(-shares)[:3]:
         if shares[i] > 0:
             console.print(
-                f"  [bold]{100 * shares[i]:4.0f} %[/]  {escape(' '.join(evidence.text.sentence(int(i)).split()))}"
+                f"  [bold]{100 * shares[i]:4.0f} %[/]  {_safe(' '.join(evidence.text.sentence(int(i)).split()))}"
             )
     console.print()
 
@@ -75,7 +89,7 @@ def _words(evidence: Evidence, row: np.ndarray, console: Console) -> None:
             bar = "█" * max(1, round(20 * abs(float(row[i])) / most))
             colour = "rgb(196,84,14)" if row[i] > 0 else "rgb(38,96,142)"
             share = f"{100 * row[i]:+.2f} %" if signed else f"{100 * row[i]:.2f} %"
-            table.add_row(escape(evidence.text.words[i]), f"[{colour}]{bar}[/]", f"[dim]{share}[/]")
+            table.add_row(_safe(evidence.text.words[i]), f"[{colour}]{bar}[/]", f"[dim]{share}[/]")
     console.print(f"[dim]{'read more (+) and less (-)' if signed else 'most-read words'}[/]")
     console.print(table)
 
@@ -88,14 +102,14 @@ def _alignment(evidence: Evidence, console: Console) -> None:
         row = evidence.view().map.row(1 + i)
         best = np.argsort(-row)[:3]
         read = "  ".join(evidence.text.words[j] for j in best if row[j] > 0)
-        table.add_row(escape(word), escape(read), f"{100 * row[best[0]]:.0f} %")
+        table.add_row(_safe(word), _safe(read), f"{100 * row[best[0]]:.0f} %")
     console.print(table)
 
 
 def _foot(evidence: Evidence, console: Console) -> None:
     view = evidence.view()
-    console.print(f"\n[dim]{escape(view.label)}: {escape(view.note)}[/]")
+    console.print(f"\n[dim]{_safe(view.label)}: {_safe(view.note)}[/]")
     if evidence.sinks:
         names = ", ".join(f"{s.word.strip() or s.word!r} {100 * s.share:.1f} %" for s in evidence.sinks[:6])
-        console.print(f"[dim]sinks: {escape(names)}{' …' if len(evidence.sinks) > 6 else ''}[/]")
+        console.print(f"[dim]sinks: {_safe(names)}{' …' if len(evidence.sinks) > 6 else ''}[/]")
     console.print("[dim]--out page.html opens it up: every word, every head, every cell[/]")
