@@ -54,7 +54,7 @@ def gpt2(implementation: str, tokens: int, layers: int) -> None:
 
 
 def families(report: Report, quick: bool) -> None:
-    tokens, layers = (2048, 4) if quick else (4096, 12)
+    tokens, layers = (4096, 2) if quick else (4096, 12)
     found = {
         name: in_new_process(__file__, "gpt2", name, str(tokens), str(layers))
         for name in ("plain", "watched", "weights")
@@ -78,9 +78,11 @@ def families(report: Report, quick: bool) -> None:
 
 def shortened(text: str, tokens: int) -> str:
     """The start of a text, whole paragraphs, of at most so many tokens of SmolLM2."""
-    from recuerdo.bridge.run import load
+    from transformers import AutoTokenizer
 
-    tokenizer = load("smollm2").tokenizer
+    from recuerdo.bridge.catalogue import resolve
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve("smollm2"))
     parts, kept = text.split("\n\n"), []
     for part in parts:
         if len(tokenizer("\n\n".join([*kept, part]))["input_ids"]) > tokens:

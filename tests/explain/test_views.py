@@ -98,6 +98,19 @@ def test_the_atlas_holds_each_heads_own_lift():
             assert np.abs(np.where(peak >= FLOOR, peak - alone.max(-1), 0)).max() < 1e-5
 
 
+def test_runs_of_words_change_nothing(monkeypatch):
+    made, _, _ = layers()
+    queries, keys = Queries(0, WORD, len(TEXT)), asked()[1]
+    whole = make_views(Selection.of(made), queries, keys)
+    monkeypatch.setattr("recuerdo.explain.views.ROWS_AT_ONCE", 3)
+    runs = make_views(Selection.of(made), queries, keys)
+    for a, b in zip(whole.views, runs.views, strict=True):
+        assert a.map.shape == b.map.shape == (1 + len(TEXT), len(TEXT))
+        assert np.abs(a.map.dense() - b.map.dense()).max() <= FLOOR
+    assert np.allclose(whole.atlas.peak, runs.atlas.peak, atol=1e-6)
+    assert np.allclose(np.sort(whole.atlas.value), np.sort(runs.atlas.value), atol=1e-6)
+
+
 def test_value_view_is_its_formula():
     made, dense, tensors = layers()
     rows = dense[:, :, PROMPT - 1 :, :PROMPT].numpy()

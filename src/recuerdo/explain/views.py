@@ -9,14 +9,14 @@ held the answer far more often than that of any other view. Clipping head by hea
 the sinks of some heads hide what others found. Sinks vanish without a rule, since their usual share is high.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from recuerdo.explain.evidence import Atlas, View
-from recuerdo.explain.rows import Layer, Selection
+from recuerdo.explain.rows import ROWS_AT_ONCE, Layer, Selection
 from recuerdo.explain.sinks import Sink, find_sinks
 from recuerdo.explain.sparse import Sparse
 from recuerdo.explain.words import pool
@@ -98,43 +98,86 @@ def make_views(
     beyond: float = BEYOND,
     progress: Callable[[int, int], None] | None = None,
 ) -> Views:
-    """All views of these queries over these keys; `others` names who gives a key its usual share."""
-    n, sizes = len(keys.tokens), queries.rows_of_words()[:, None]
-    mean = _mean_rows(selection, queries, n)
-    sinks = find_sinks(mean[queries.word >= 0], keys.tokens, keys.special, _value_sizes(selection, n))
+    """All views of these queries over these keys; `others` names who gives a key its usual share.
+
+    Some query words at a time, over all layers: nothing words x words is held but the cells that are kept.
+    """
+    n = len(keys.tokens)
+    sinks = find_sinks(_sample(selection, queries, n), keys.tokens, keys.special, _value_sizes(selection, n))
     kept = keys.word >= 0
     kept[[sink.token for sink in sinks]] = False
-    calm, lift = np.zeros((queries.count, keys.count)), np.zeros((queries.count, keys.count))
+    usual = [usual_share(selection, layer, n, beyond=beyond)[:, None] for layer in selection.layers]
     peaks = _HeadPeaks(queries.count, selection) if queries.count <= ATLAS_QUERIES else None
-    for i, layer in enumerate(selection.layers):
-        usual = usual_share(selection, layer, n, beyond=beyond)[:, None]
-        by_head = np.zeros((selection.heads, queries.count, keys.count), np.float32) if peaks else None
-        for first, last in selection.chunks(queries.first, queries.last):
-            at = queries.word[first - queries.first : last - queries.first]
-            rows = selection.rows(layer, first, last, n)[:, at >= 0]
-            at = at[at >= 0]
-            added = pool(np.maximum(rows - usual, 0.0), keys.word, keys.count)
-            np.add.at(lift, at, added.mean(0))
+    lift, aside, raw = (_Growing(keys.count, together) for together in (np.maximum, np.add, np.add))
+    for some in _some_words(queries):
+        size = some.rows_of_words()[:, None]
+        found = np.zeros((3, some.count, keys.count), np.float32)
+        for i, layer in enumerate(selection.layers):
+            rows = selection.rows(layer, some.first, some.last, n)[:, some.word >= 0]
+            at = some.word[some.word >= 0]
+            added = pool(np.maximum(rows - usual[i], 0.0), keys.word, keys.count)
+            np.add.at(found[0], at, added.mean(0))
+            np.add.at(found[2], at, pool(rows, keys.word, keys.count).mean(0))
             rows = np.where(kept, rows, 0.0)
-            np.add.at(calm, at, pool(rows / (rows.sum(-1, keepdims=True) + 1e-9), keys.word, keys.count).mean(0))
-            if by_head is not None:
+            np.add.at(found[1], at, pool(rows / (rows.sum(-1, keepdims=True) + 1e-9), keys.word, keys.count).mean(0))
+            if peaks is not None:
+                by_head = np.zeros((selection.heads, some.count, keys.count), np.float32)
                 np.add.at(by_head.swapaxes(0, 1), at, added.swapaxes(0, 1))
-        if peaks is not None and by_head is not None:
-            peaks.add(i, by_head / sizes)
+                peaks.add(i, some.start, by_head / size)
+        for view, rows in zip((lift, aside, raw), found / size / len(selection.layers), strict=True):
+            view.add(rows)
         if progress is not None:
-            progress(i + 1, len(selection.layers))
-    layers = len(selection.layers)
-    raw = np.zeros_like(calm)
-    np.add.at(raw, queries.word[queries.word >= 0], pool(mean, keys.word, keys.count)[queries.word >= 0])
+            progress(some.start + some.count, queries.count)
     times = f"{beyond:g} times " if beyond != 1 else ""
     beyond_usual = f"share beyond {times}what {others} usually give the same word, head by head"
     views = [
         # Together, each text word shows its strongest query: a mean would drown what one word of the answer found.
-        together("lift", "what this word adds", beyond_usual, lift / sizes / layers, np.max),
-        together("aside", "sinks aside", _note(sinks), calm / sizes / layers, np.mean),
-        together("raw", "raw", f"{selection.words}, as the model has it", raw / sizes, np.mean),
+        View("lift", "what this word adds", beyond_usual, lift.map(1)),
+        View("aside", "sinks aside", _note(sinks), aside.map(queries.count)),
+        View("raw", "raw", f"{selection.words}, as the model has it", raw.map(queries.count)),
     ]
     return Views(views, sinks, peaks.atlas() if peaks else None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Some(Queries):
+    """A run of query words; `word` counts from `start`."""
+
+    start: int = 0
+
+
+def _some_words(queries: Queries) -> Iterator[_Some]:
+    """Runs of whole query words, of about ROWS_AT_ONCE rows; words stand in the order of their rows."""
+    before = np.maximum.accumulate(np.concatenate([[-1], queries.word]))[:-1]
+    cuts = np.flatnonzero(queries.word > before)  # rows with which a word begins
+    first, start = 0, 0
+    while first < len(queries.word):
+        later = cuts[cuts >= first + ROWS_AT_ONCE]
+        last = int(later[0]) if len(later) else len(queries.word)
+        count = (int(queries.word[last]) if len(later) else queries.count) - start
+        words = queries.word[first:last]
+        yield _Some(queries.first + first, np.where(words >= 0, words - start, -1), count, start)
+        first, start = last, start + count
+
+
+class _Growing:
+    """A view made run by run: its rows as sparse cells, and all queries together on top."""
+
+    def __init__(self, columns: int, together: Callable):
+        self._parts: list[Sparse] = []
+        self._together = together
+        self._all = np.zeros(columns)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Rows [words, columns] of the next query words."""
+        self._parts.append(Sparse.of(rows, FLOOR))
+        if len(rows):
+            self._all = self._together(self._all, self._together.reduce(rows, axis=0))
+
+    def map(self, by: int) -> Sparse:
+        """The whole map; the row on top divided by `by`."""
+        top = Sparse.of((self._all / max(by, 1))[None], FLOOR)
+        return Sparse.stacked([top, *self._parts], len(self._all))
 
 
 def _note(sinks: list[Sink]) -> str:
@@ -143,13 +186,18 @@ def _note(sinks: list[Sink]) -> str:
     return f"{len(sinks)} sink{'' if len(sinks) == 1 else 's'} set aside, the rest renormalised over the text"
 
 
-def _mean_rows(selection: Selection, queries: Queries, keys: int) -> np.ndarray:
-    """The mean over layers and heads, [rows, keys]."""
-    mean = np.zeros((queries.last - queries.first, keys), np.float32)
-    for first, last in selection.chunks(queries.first, queries.last):
-        part = mean[first - queries.first : last - queries.first]
-        for layer in selection.layers:
-            part += selection.rows(layer, first, last, keys).mean(0)
+def _sample(selection: Selection, queries: Queries, keys: int) -> np.ndarray:
+    """Mean rows over layers and heads of up to 64 of the queries, late ones (they see all keys): [rows, keys]."""
+    rows = queries.first + np.flatnonzero(queries.word >= 0)
+    late = rows[-max(64, len(rows) // 3) :]
+    chosen = late[np.unique(np.linspace(0, len(late) - 1, min(len(late), 64)).astype(int))] if len(late) else late
+    mean = np.zeros((len(chosen), keys), np.float32)
+    for layer in selection.layers:
+        if len(chosen) and chosen[-1] - chosen[0] < 64:
+            block = selection.rows(layer, int(chosen[0]), int(chosen[-1]) + 1, keys).mean(0)
+            mean += block[chosen - chosen[0]]
+        else:
+            mean += np.concatenate([selection.rows(layer, int(i), int(i) + 1, keys).mean(0) for i in chosen])
     return mean / len(selection.layers)
 
 
@@ -177,15 +225,24 @@ class _HeadPeaks:
         self.index = np.full((*shape, ATLAS_WORDS), 65535, np.int64)
         self.value = np.zeros((*shape, ATLAS_WORDS), np.float32)
 
-    def add(self, layer: int, words: np.ndarray) -> None:
-        """What the heads [h, queries, words] of one layer add."""
-        lift = np.concatenate([words.max(1, keepdims=True), words], 1).swapaxes(0, 1)
+    def add(self, layer: int, start: int, words: np.ndarray) -> None:
+        """What the heads [h, queries, words] of one layer add, for the query words from `start` on."""
+        if not words.shape[1] or not words.shape[2]:
+            return
+        self._write(layer, slice(1 + start, 1 + start + words.shape[1]), words.swapaxes(0, 1))
+        strongest = words.max(1)
+        head, place = np.nonzero(self.index[0, layer] != 65535)  # what earlier runs found
+        word = self.index[0, layer, head, place]
+        strongest[head, word] = np.maximum(strongest[head, word], self.value[0, layer, head, place])
+        self._write(layer, slice(0, 1), strongest[None])
+
+    def _write(self, layer: int, queries: slice, lift: np.ndarray) -> None:
         top = min(ATLAS_WORDS, lift.shape[-1])
         best = np.argpartition(-lift, top - 1, axis=-1)[..., :top]
         value = np.take_along_axis(lift, best, -1)
-        self.peak[:, layer] = lift.max(-1)
-        self.index[:, layer, :, :top] = np.where(value > 0, best, 65535)
-        self.value[:, layer, :, :top] = value
+        self.peak[queries, layer] = lift.max(-1)
+        self.index[queries, layer, :, :top] = np.where(value > 0, best, 65535)
+        self.value[queries, layer, :, :top] = value
 
     def atlas(self) -> Atlas:
         return Atlas(self.peak, self.index, self.value)
