@@ -42,7 +42,7 @@ def layers(requires_grad: bool = False) -> tuple[list[Layer], torch.Tensor, list
 
 def asked() -> tuple[Queries, Keys]:
     queries = Queries(PROMPT - 1, np.array([0, 1, 1, -1]), 2)  # two words, the second of two tokens; then a space
-    names = ["<s>", *TEXT.words, *"what is it ?".split()]
+    names = ["<s>", *TEXT.words, "what", "is", "it", "?"]
     return queries, Keys(names, [True] + [False] * 13, WORD, len(TEXT))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recuerdo.read.trace import Reading
 
 PASS_ROWS = 128  # rows at once in the pass of `summarise`: fewer make thin products, more leave the cache
-GROUP = 8  # the strongest keys are found by ranking groups of so many keys by their best
+GROUP = 8  # keys in a group: the strongest keys are found by ranking groups by their best
 
 
 class Top(NamedTuple):
@@ -203,7 +203,7 @@ def _tiles(reading: "Reading") -> Iterator[_Tile]:
 
 
 def _product_tiles(reading: "Reading", scale: float) -> Iterator[_Tile]:
-    """Softmax of products: minus the log-mass rides in one more feature, and the two buffers are used again."""
+    """Softmax of products, head by head: minus the log-mass rides in one more feature; two buffers serve all tiles."""
     pairing, (b, h, q, k) = reading.pairing, reading.shape
     kind, mask, extent, device = pairing.working_type, pairing.mask, pairing.extent, pairing.query.device
     lse = reading.lse.to(kind)  # type: ignore[union-attr]
@@ -238,31 +238,31 @@ def summarise(reading: "Reading", *, top: int = 8, bins: int = 64) -> Summary:
     kind, flat, top = reading.pairing.working_type, b * h, min(top, k)
     entropy = torch.zeros(flat, q, dtype=kind)
     best, where = torch.zeros(flat, q, top, dtype=kind), torch.full((flat, q, top), -1)
-    row_bins, col_bins = _membership(q, min(bins, q), kind), _membership(k, min(bins, k), kind)
-    row_bins = row_bins if bins else torch.ones(1, q, dtype=kind)
-    by_bin = torch.zeros(flat, len(row_bins), k, dtype=kind)  # what every key receives from the queries of each bin
+    parts = max(min(bins, q), 1)
+    row_parts, col_parts = _membership(q, parts, kind), _membership(k, min(bins, k), kind)
+    by_part = torch.zeros(flat, parts, k, dtype=kind)  # what every key receives from each part of the queries
     for heads, rows, cols, seen, logs in _tiles(reading):
         entropy[heads, rows] = torch.special.entr(seen).sum(-1) if logs is None else -logs.mul_(seen).sum(-1)
-        some = slice(rows.start * len(row_bins) // q, (rows.stop - 1) * len(row_bins) // q + 1)
-        by_bin[heads, some, cols] += row_bins[some, rows] @ seen.to(kind)
+        some = slice(rows.start * parts // q, (rows.stop - 1) * parts // q + 1)
+        by_part[heads, some, cols] += row_parts[some, rows] @ seen.to(kind)
         if top:
             values, columns = _largest(seen, min(top, seen.shape[-1]))
             best[heads, rows, : values.shape[-1]] = values.to(kind)
             where[heads, rows, : values.shape[-1]] = columns + cols.start
     where.masked_fill_(best == 0, -1)
-    overview = by_bin @ col_bins.mT / row_bins.sum(-1, keepdim=True)
+    overview = by_part @ col_parts.mT / row_parts.sum(-1, keepdim=True)
     shape = (b, h)
     return Summary(
         entropy=entropy.unflatten(0, shape),
-        received=by_bin.sum(-2).unflatten(0, shape),
+        received=by_part.sum(-2).unflatten(0, shape),
         top=Top(best.unflatten(0, shape), where.unflatten(0, shape)),
         overview=overview[:, : min(bins, q)].unflatten(0, shape),
     )
 
 
-def _membership(length: int, bins: int, kind: torch.dtype) -> Tensor:
-    """[bins, length]: 1 where position i lies in bin floor(i * bins / length), else 0."""
-    return (torch.arange(length) * bins // max(length, 1) == torch.arange(bins)[:, None]).to(kind)
+def _membership(length: int, parts: int, kind: torch.dtype) -> Tensor:
+    """[parts, length]: 1 where position i lies in part floor(i * parts / length), else 0."""
+    return (torch.arange(length) * parts // max(length, 1) == torch.arange(parts)[:, None]).to(kind)
 
 
 def _largest(x: Tensor, top: int) -> tuple[Tensor, Tensor]:
