@@ -91,6 +91,29 @@ def shortened(text: str, tokens: int) -> str:
     return "\n\n".join(kept)
 
 
+def cells_of_page(page: Path):
+    """The cells of the token map, unpacked from the file."""
+    import base64
+    import gzip
+
+    from recuerdo.explain.sparse import Sparse
+
+    text = page.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="recuerdo-data">(.*?)</script>', text, re.DOTALL).group(1))["map"]["cells"]
+    kinds = {"u16": "<u2", "u32": "<u4"}
+    start, index, value = (
+        np.frombuffer(gzip.decompress(base64.b64decode(data[k]["data"])), kinds[data[k]["dtype"]])
+        for k in ("start", "index", "value")
+    )
+    return Sparse(
+        (data["rows"], data["cols"]),
+        start.astype(int),
+        index.astype(int),
+        value / 65535 * data["value"]["max"],
+        data["floor"],
+    )
+
+
 def one_long(tokens: int, out: str) -> None:
     """`recuerdo look` over a long document in this process: its seconds and its peak, printed as JSON."""
     from recuerdo.explain import render
@@ -102,13 +125,12 @@ def one_long(tokens: int, out: str) -> None:
     seen = look("smollm2", text, question=QUESTION, generate=32).draw_map()
     heard = time.time() - start
     render.write(seen.evidence, Path(out))
-    cells = seen.evidence.map.cells
-    rng, worst = np.random.default_rng(0), 0.0
-    for _ in range(3):  # any tile of the map against weights worked out anew
+    cells, rng, worst = cells_of_page(Path(out)), np.random.default_rng(0), 0.0
+    for _ in range(3):  # any tile as the page holds it, against weights worked out anew
         r, c = sorted(rng.integers(0, cells.shape[0] - 64, 2))[::-1]
         exact = seen.tile(slice(r, r + 64), slice(c, c + 64))
-        kept = np.stack([cells.row(i)[c : c + 64] for i in range(r, r + 64)])
-        worst = max(worst, float(np.abs(np.where(exact >= cells.floor, exact - kept, 0)).max()))
+        shown = np.stack([cells.row(i)[c : c + 64] for i in range(r, r + 64)])
+        worst = max(worst, float(np.abs(np.where(exact >= cells.floor, exact - shown, 0)).max()))
     row = {"seconds": heard, "peak": peak_of_process(), "page": Path(out).stat().st_size, "worst": worst}
     print(json.dumps(row | {"tokens": seen.evidence.tokens, "floor": cells.floor, "answer": seen.heard.answer}))
 

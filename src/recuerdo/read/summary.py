@@ -66,7 +66,7 @@ def weights(reading: "Reading", rows: slice, cols: slice) -> Tensor:
 
 def diagonal(reading: "Reading") -> Tensor:
     """See Reading.diagonal: small tiles along it."""
-    b, h, q, k = reading.shape
+    b, h, q, _ = reading.shape
     out = torch.zeros(b, h, q, dtype=reading.pairing.working_type)
     offset = reading.pairing.extent.offset
     for start in range(max(0, -offset), q, 64):
@@ -272,13 +272,14 @@ def _largest(x: Tensor, top: int) -> tuple[Tensor, Tensor]:
     come from whole vectors; they are ranked in the same way.
     """
     stride = x.shape[-1] // GROUP
-    if stride < 4 * top:
-        return tuple(x.topk(top, -1))
+    if stride <= 4 * top:
+        values, places = x.topk(top, -1)
+        return values, places
     whole = stride * GROUP
     _, groups = _largest(x[..., :whole].unflatten(-1, (GROUP, stride)).amax(-2), top)
-    at = (groups[..., None, :] + torch.arange(0, whole, stride)[:, None]).flatten(-2)
+    places = (groups[..., None, :] + torch.arange(0, whole, stride)[:, None]).flatten(-2)
     if whole < x.shape[-1]:
-        rest = torch.arange(whole, x.shape[-1]).expand(*at.shape[:-1], -1)
-        at = torch.cat([at, rest], -1)
-    values, found = x.gather(-1, at).topk(top, -1)
-    return values, at.gather(-1, found)
+        rest = torch.arange(whole, x.shape[-1]).expand(*places.shape[:-1], -1)
+        places = torch.cat([places, rest], -1)
+    values, found = x.gather(-1, places).topk(top, -1)
+    return values, places.gather(-1, found)
