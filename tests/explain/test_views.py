@@ -9,6 +9,7 @@ from recuerdo.explain.compare import compare
 from recuerdo.explain.evidence import Evidence
 from recuerdo.explain.flow import gradient_view, rollout_view, value_view
 from recuerdo.explain.rows import Layer, Selection
+from recuerdo.explain.sinks import list_sinks, sink_mask
 from recuerdo.explain.views import BEYOND, FLOOR, Keys, Queries, make_views
 from recuerdo.explain.words import cut
 from recuerdo.read import causal, read
@@ -55,9 +56,9 @@ def grouped(rows: np.ndarray) -> np.ndarray:
     return np.stack([rows[0], rows[1:3].mean(0)])
 
 
-def check(view, want: np.ndarray, together) -> None:
+def check(view, want: np.ndarray, together, rows: np.ndarray | None = None) -> None:
     got = view.map.dense()
-    full = np.concatenate([together(want, axis=0)[None], want])
+    full = np.concatenate([together(want if rows is None else rows, axis=0)[None], want])
     assert np.abs(np.where(np.abs(full) >= FLOOR, got - full, got)).max() < 1e-5
 
 
@@ -73,8 +74,9 @@ def test_lift_and_raw_are_their_formulas(layer, head):
         later = chosen[:, :, j + 1 : PROMPT - 1, j]
         usual[..., j] = later.sum(-1) / max(PROMPT - 2 - j, 1)
     lift = by_word(np.maximum(rows - BEYOND * usual[:, :, None], 0).mean((0, 1)))
-    check(views["lift"], grouped(lift), np.max)
-    check(views["raw"], grouped(by_word(rows.mean((0, 1)))), np.mean)
+    check(views["lift"], grouped(lift), np.max, lift[:3])  # the fourth row belongs to no word
+    raw = by_word(rows.mean((0, 1)))
+    check(views["raw"], grouped(raw), np.mean, raw[:3])
     assert list(views)[0] == "lift"
 
 
@@ -83,9 +85,33 @@ def test_aside_sets_the_sink_aside_and_renormalises():
     views = make_views(Selection.of(made), *asked())
     aside = {v.name: v for v in views.views}["aside"].map.dense()
     assert np.allclose(aside.sum(-1), 1, atol=len(TEXT) * FLOOR)
-    if views.sinks:
-        assert views.sinks[0].token == 0
-        assert "first token" in views.sinks[0].why
+
+
+def test_sinks_are_keys_with_a_large_share_and_a_small_value():
+    usual = np.array([[0.5, 0.01, 0.4, 0.01, 0.01, 0.0], [0.01, 0.01, 0.01, 0.01, 0.01, 0.01]])
+    values = np.array([[0.1, 1.0, 1.0, 0.1, 1.2, 1.0], [0.1, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    assert sink_mask(usual, values).tolist() == [[True] + [False] * 5, [False] * 6]
+    told = list_sinks(
+        np.array([0.3, 0.001, 0.05]), np.array([7, 1, 2]), ["<s>", "a", "</s>"], [True, False, True], of=9
+    )
+    assert [(s.token, s.share) for s in told] == [(0, 0.3), (2, 0.05)]
+    assert told[0].why == "the first token: a large share from every query and a small value, in 7 of 9 heads"
+    assert "a special token" in told[1].why
+
+
+def test_a_planted_sink_is_set_aside_and_listed():
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 16, WIDTH, generator=g) for _ in range(3))
+    q[..., 0], k[..., 0] = 4.0, 0.0
+    k[:, :, 5, 0], v[:, :, 5] = 9.0, 1e-3  # every query reads key 5, which carries nothing
+    layer = Layer("l", [read(q, k, v)])
+    queries = Queries(0, np.arange(16), 16)
+    keys = Keys([f"w{i}" for i in range(16)], [False] * 16, np.arange(16), 16)
+    made = make_views(Selection.of([layer]), queries, keys)
+    assert [s.word for s in made.sinks] == ["w5"]
+    views = {v.name: v.map.dense() for v in made.views}
+    assert views["raw"][0, 5] > 0.5
+    assert views["aside"][:, 5].max() == 0
 
 
 def test_the_atlas_holds_each_heads_own_lift():

@@ -1,16 +1,17 @@
-"""Attention sinks: keys that every query gives the same large share, whatever it looks for.
+"""Attention sinks: keys that many queries give a large share, whatever they look for, and that carry little.
 
-Softmax must put its weight somewhere; heads that have nothing to say put it on a few keys of small value (Xiao et al.
-2024). A raw map shows these. They are found by what they are, labelled and set aside; what is left is renormalised.
+Softmax must put its weight somewhere; a head that has nothing to say puts it on a few keys of small value (Xiao et al.
+2024). A raw map shows these. They are found head by head, by what they are: a usual share many times the median key's,
+and a value of less than half the median size. They are labelled and set aside; what is left is renormalised.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-SMALL = 0.75  # A plain word that is a sink has a value of less than this part of the median value's size.
-TIMES_MEDIAN = 8.0  # a sink gets so many times the median key's share,
-SPREAD = 0.5  # and its share varies over the queries by less than this part of its mean.
+TIMES_MEDIAN = 8.0  # a sink of a head gets so many times the median key's usual share,
+SMALL = 0.5  # and its value has less than this part of the median value's size.
+WORTH_TELLING = 0.002  # sinks that take less of a mean row are set aside, too, but not listed
 
 
 @dataclass(frozen=True)
@@ -23,27 +24,23 @@ class Sink:
     why: str
 
 
-def find_sinks(rows: np.ndarray, tokens: list[str], special: list[bool], values: np.ndarray) -> list[Sink]:
-    """Sinks among the keys of mean rows [queries, keys], strongest first.
+def sink_mask(usual: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which keys are sinks of which head: usual shares [h, keys] and sizes of values [h, keys] -> bool [h, keys]."""
+    seen = np.where(usual > 0, usual, np.nan)
+    with np.errstate(all="ignore"):
+        typical = np.nanmedian(seen, -1, keepdims=True) if usual.size else np.zeros((len(usual), 1))
+    large = usual > TIMES_MEDIAN * np.nan_to_num(typical)
+    small = values < SMALL * np.median(values, -1, keepdims=True) if values.size else np.zeros_like(large)
+    return large & small
 
-    `values` [keys] are the sizes of the keys' values against the median. The first token and special tokens count as
-    soon as they take a large share; a plain word only when its share hardly varies from query to query and its value
-    is small, so that reading it changes nothing.
-    """
-    share = rows.mean(0)
-    spread = rows.std(0) / (share + 1e-9)
-    large = share > TIMES_MEDIAN * np.median(share[share > 0]) if (share > 0).any() else np.zeros(len(share), bool)
+
+def list_sinks(shares: np.ndarray, heads: np.ndarray, tokens: list[str], special: list[bool], *, of: int) -> list[Sink]:
+    """Sinks worth telling, strongest first: what each key takes as a sink [keys], and in how many `of` all heads."""
     found = []
-    for token in np.argsort(-share):
-        if not large[token]:
+    for token in np.argsort(-shares):
+        if shares[token] < WORTH_TELLING:
             break
-        if token == 0:
-            why = "the first token: every later query sees it"
-        elif special[token]:
-            why = "a special token"
-        elif spread[token] < SPREAD and len(rows) > 1 and values[token] < SMALL:
-            why = f"every query gives it the same share, and its value has {values[token]:.2f} of the usual size"
-        else:
-            continue
-        found.append(Sink(int(token), tokens[token], float(share[token]), why))
+        kind = "the first token" if token == 0 else "a special token" if special[token] else "a plain word"
+        why = f"{kind}: a large share from every query and a small value, in {int(heads[token])} of {of} heads"
+        found.append(Sink(int(token), tokens[token], float(shares[token]), why))
     return found

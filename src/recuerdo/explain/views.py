@@ -17,7 +17,7 @@ import torch
 
 from recuerdo.explain.evidence import Atlas, View
 from recuerdo.explain.rows import ROWS_AT_ONCE, Layer, Selection
-from recuerdo.explain.sinks import Sink, find_sinks
+from recuerdo.explain.sinks import Sink, list_sinks, sink_mask
 from recuerdo.explain.sparse import Sparse
 from recuerdo.explain.words import pool
 
@@ -64,8 +64,8 @@ class Views:
     atlas: Atlas | None
 
 
-def usual_share(selection: Selection, layer: Layer, keys: int, *, beyond: float = BEYOND) -> np.ndarray:
-    """What each key gets from the queries that come anyway, times `beyond`: [h, keys].
+def usual_share(selection: Selection, layer: Layer, keys: int) -> np.ndarray:
+    """What each key gets from the queries that come anyway: [h, keys].
 
     The usual share is the mean over the first read's later rows, without the key's own row and without the last row
     (the one that chooses the next token). Cross-attention has no such rows of its own: there it is the plain mean.
@@ -86,7 +86,7 @@ def usual_share(selection: Selection, layer: Layer, keys: int, *, beyond: float 
             usual = received.clamp_min(0.0) / others
     usual = torch.nn.functional.pad(usual, (0, max(keys - k, 0)))[:, :keys]
     chosen = usual if selection.head is None else usual[selection.head : selection.head + 1]
-    return beyond * chosen.numpy()
+    return chosen.numpy()
 
 
 def make_views(
@@ -103,38 +103,47 @@ def make_views(
     Some query words at a time, over all layers: nothing words x words is held but the cells that are kept.
     """
     n = len(keys.tokens)
-    sinks = find_sinks(_sample(selection, queries, n), keys.tokens, keys.special, _value_sizes(selection, n))
-    kept = keys.word >= 0
-    kept[[sink.token for sink in sinks]] = False
-    usual = [usual_share(selection, layer, n, beyond=beyond)[:, None] for layer in selection.layers]
+    usual = [usual_share(selection, layer, n) for layer in selection.layers]
+    sunk = [
+        sink_mask(share, _value_sizes(selection, layer, n))
+        for share, layer in zip(usual, selection.layers, strict=True)
+    ]
+    in_sinks, rows_read = np.zeros(n), 0
     peaks = _HeadPeaks(queries.count, selection) if queries.count <= ATLAS_QUERIES else None
     lift, aside, raw = (_Growing(keys.count, together) for together in (np.maximum, np.add, np.add))
     for some in _some_words(queries):
         size = some.rows_of_words()[:, None]
-        found = np.zeros((3, some.count, keys.count), np.float32)
+        at = some.word[some.word >= 0]
+        found = np.zeros((3, len(at), keys.count), np.float32)  # lift, aside, raw: [rows, words]
         for i, layer in enumerate(selection.layers):
             rows = selection.rows(layer, some.first, some.last, n)[:, some.word >= 0]
-            at = some.word[some.word >= 0]
-            added = pool(np.maximum(rows - usual[i], 0.0), keys.word, keys.count)
-            np.add.at(found[0], at, added.mean(0))
-            np.add.at(found[2], at, pool(rows, keys.word, keys.count).mean(0))
-            rows = np.where(kept, rows, 0.0)
-            np.add.at(found[1], at, pool(rows / (rows.sum(-1, keepdims=True) + 1e-9), keys.word, keys.count).mean(0))
+            added = pool(np.maximum(rows - beyond * usual[i][:, None], 0.0), keys.word, keys.count)
+            found[0] += added.mean(0)
+            found[2] += pool(rows, keys.word, keys.count).mean(0)
+            in_sinks += np.where(sunk[i], rows.sum(1), 0.0).mean(0)
+            rows = np.where(sunk[i][:, None] | (keys.word < 0), 0.0, rows)
+            found[1] += pool(rows / (rows.sum(-1, keepdims=True) + 1e-9), keys.word, keys.count).mean(0)
             if peaks is not None:
                 by_head = np.zeros((selection.heads, some.count, keys.count), np.float32)
                 np.add.at(by_head.swapaxes(0, 1), at, added.swapaxes(0, 1))
-                peaks.add(i, some.start, by_head / size)
-        for view, rows in zip((lift, aside, raw), found / size / len(selection.layers), strict=True):
-            view.add(rows)
+                peaks.add(i, some.start, by_head / size, added.max(1, initial=0.0))
+        rows_read += len(at)
+        for view, rows in zip((lift, aside, raw), found / len(selection.layers), strict=True):
+            words = np.zeros((some.count, keys.count), np.float32)
+            np.add.at(words, at, rows)
+            view.add(words / size, rows)
         if progress is not None:
             progress(some.start + some.count, queries.count)
+    shares = in_sinks / max(rows_read, 1) / len(selection.layers)
+    count = len(selection.layers) * selection.heads
+    sinks = list_sinks(shares, np.sum([mask.sum(0) for mask in sunk], 0), keys.tokens, keys.special, of=count)
     times = f"{beyond:g} times " if beyond != 1 else ""
     beyond_usual = f"share beyond {times}what {others} usually give the same word, head by head"
     views = [
-        # Together, each text word shows its strongest query: a mean would drown what one word of the answer found.
+        # Together, each text word shows its strongest query: a mean would drown what one token of the answer found.
         View("lift", "what this word adds", beyond_usual, lift.map(1)),
-        View("aside", "sinks aside", _note(sinks), aside.map(queries.count)),
-        View("raw", "raw", f"{selection.words}, as the model has it", raw.map(queries.count)),
+        View("aside", "sinks aside", "sinks set aside in every head, the rest renormalised", aside.map(rows_read)),
+        View("raw", "raw", f"{selection.words}, as the model has it", raw.map(rows_read)),
     ]
     return Views(views, sinks, peaks.atlas() if peaks else None)
 
@@ -168,9 +177,9 @@ class _Growing:
         self._together = together
         self._all = np.zeros(columns)
 
-    def add(self, rows: np.ndarray) -> None:
-        """Rows [words, columns] of the next query words."""
-        self._parts.append(Sparse.of(rows, FLOOR))
+    def add(self, words: np.ndarray, rows: np.ndarray) -> None:
+        """The next query words [words, columns], and the rows of tokens they were made of."""
+        self._parts.append(Sparse.of(words, FLOOR))
         if len(rows):
             self._all = self._together(self._all, self._together.reduce(rows, axis=0))
 
@@ -180,34 +189,11 @@ class _Growing:
         return Sparse.stacked([top, *self._parts], len(self._all))
 
 
-def _note(sinks: list[Sink]) -> str:
-    if not sinks:
-        return "no sinks found; renormalised over the text"
-    return f"{len(sinks)} sink{'' if len(sinks) == 1 else 's'} set aside, the rest renormalised over the text"
-
-
-def _sample(selection: Selection, queries: Queries, keys: int) -> np.ndarray:
-    """Mean rows over layers and heads of up to 64 of the queries, late ones (they see all keys): [rows, keys]."""
-    rows = queries.first + np.flatnonzero(queries.word >= 0)
-    late = rows[-max(64, len(rows) // 3) :]
-    chosen = late[np.unique(np.linspace(0, len(late) - 1, min(len(late), 64)).astype(int))] if len(late) else late
-    mean = np.zeros((len(chosen), keys), np.float32)
-    for layer in selection.layers:
-        if len(chosen) and chosen[-1] - chosen[0] < 64:
-            block = selection.rows(layer, int(chosen[0]), int(chosen[-1]) + 1, keys).mean(0)
-            mean += block[chosen - chosen[0]]
-        else:
-            mean += np.concatenate([selection.rows(layer, int(i), int(i) + 1, keys).mean(0) for i in chosen])
-    return mean / len(selection.layers)
-
-
-def _value_sizes(selection: Selection, keys: int) -> np.ndarray:
-    """The size of each key's value against the median key's, mean over layers: [keys]."""
-    total = np.zeros(keys)
-    for layer in selection.layers:
-        size = layer.steps[-1].value[0, :, :keys].float().norm(dim=-1).mean(0)
-        total += (size / size.median().clamp_min(1e-9)).numpy()
-    return total / len(selection.layers)
+def _value_sizes(selection: Selection, layer: Layer, keys: int) -> np.ndarray:
+    """The sizes of the values of the chosen heads: [h, keys]."""
+    value = layer.steps[-1].value[0, :, :keys]
+    size = value.float().norm(dim=-1).repeat_interleave(layer.heads // value.shape[0], 0)
+    return (size if selection.head is None else size[selection.head : selection.head + 1]).numpy()
 
 
 def together(name: str, label: str, note: str, words: np.ndarray, how: Callable) -> View:
@@ -225,12 +211,11 @@ class _HeadPeaks:
         self.index = np.full((*shape, ATLAS_WORDS), 65535, np.int64)
         self.value = np.zeros((*shape, ATLAS_WORDS), np.float32)
 
-    def add(self, layer: int, start: int, words: np.ndarray) -> None:
-        """What the heads [h, queries, words] of one layer add, for the query words from `start` on."""
+    def add(self, layer: int, start: int, words: np.ndarray, strongest: np.ndarray) -> None:
+        """What the heads [h, queries, words] of one layer add from query word `start` on, and their strongest rows."""
         if not words.shape[1] or not words.shape[2]:
             return
         self._write(layer, slice(1 + start, 1 + start + words.shape[1]), words.swapaxes(0, 1))
-        strongest = words.max(1)
         head, place = np.nonzero(self.index[0, layer] != 65535)  # what earlier runs found
         word = self.index[0, layer, head, place]
         strongest[head, word] = np.maximum(strongest[head, word], self.value[0, layer, head, place])
