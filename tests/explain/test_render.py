@@ -116,7 +116,7 @@ def test_data_say_the_same_as_the_views(kind):
             assert sizes == sorted(sizes, reverse=True), "strongest first"
             if not view.map.signed:
                 np.testing.assert_allclose(row["sentences"], told.sentences(view.name, query), atol=1e-4)
-    assert data["sinks"][0] == {"token": 0, "word": "<s>", "share": 0.4, "why": told.sinks[0].why}
+    assert data["sinks"][0] == {"token": 0, "word": "<s>", "share": 0.4, "why": told.sinks[0].why, "heads": 0}
 
 
 def test_json_file(tmp_path):

@@ -22,6 +22,7 @@ class Sink:
     word: str
     share: float
     why: str
+    heads: int = 0  # in how many heads
 
 
 def sink_mask(usual: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -34,13 +35,13 @@ def sink_mask(usual: np.ndarray, values: np.ndarray) -> np.ndarray:
     return large & small
 
 
-def list_sinks(shares: np.ndarray, heads: np.ndarray, tokens: list[str], special: list[bool], *, of: int) -> list[Sink]:
-    """Sinks worth telling, strongest first: what each key takes as a sink [keys], and in how many `of` all heads."""
+def list_sinks(shares: np.ndarray, heads: np.ndarray, tokens: list[str], special: list[bool]) -> list[Sink]:
+    """Sinks worth telling, strongest first: what each key takes as a sink [keys], and in how many heads [keys]."""
     found = []
     for token in np.argsort(-shares):
         if shares[token] < WORTH_TELLING:
             break
         kind = "the first token" if token == 0 else "a special token" if special[token] else "a plain word"
-        why = f"{kind}: a large share from every query and a small value, in {int(heads[token])} of {of} heads"
-        found.append(Sink(int(token), tokens[token], float(shares[token]), why))
+        why = f"{kind}: a large share from every query, and a small value"
+        found.append(Sink(int(token), tokens[token], float(shares[token]), why, int(heads[token])))
     return found

@@ -135,8 +135,7 @@ def make_views(
         if progress is not None:
             progress(some.start + some.count, queries.count)
     shares = in_sinks / max(rows_read, 1) / len(selection.layers)
-    count = len(selection.layers) * selection.heads
-    sinks = list_sinks(shares, np.sum([mask.sum(0) for mask in sunk], 0), keys.tokens, keys.special, of=count)
+    sinks = list_sinks(shares, np.sum([mask.sum(0) for mask in sunk], 0), keys.tokens, keys.special)
     times = f"{beyond:g} times " if beyond != 1 else ""
     beyond_usual = f"share beyond {times}what {others} usually give the same word, head by head"
     views = [

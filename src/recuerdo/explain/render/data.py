@@ -37,7 +37,10 @@ def as_data(evidence: Evidence) -> dict[str, Any]:
         "answer_text": None if evidence.answer is None else _cut(evidence.answer),
         "sentences": [evidence.text.sentence(i) for i in range(len(evidence.text.sentences))],
         "views": [_view(evidence, view) for view in evidence.views],
-        "sinks": [{"token": s.token, "word": s.word, "share": round(s.share, 6), "why": s.why} for s in evidence.sinks],
+        "sinks": [
+            {"token": s.token, "word": s.word, "share": round(s.share, 6), "why": s.why, "heads": s.heads}
+            for s in evidence.sinks
+        ],
     }
 
 
