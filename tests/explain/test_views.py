@@ -91,8 +91,7 @@ def test_sinks_are_keys_with_a_large_share_and_a_small_value():
     usual = np.array([[0.5, 0.01, 0.4, 0.01, 0.01, 0.0], [0.01, 0.01, 0.01, 0.01, 0.01, 0.01]])
     values = np.array([[0.1, 1.0, 1.0, 0.1, 1.2, 1.0], [0.1, 1.0, 1.0, 1.0, 1.0, 1.0]])
     assert sink_mask(usual, values).tolist() == [[True] + [False] * 5, [False] * 6]
-    told = list_sinks(
-        np.array([0.3, 0.001, 0.05]), np.array([7, 1, 2]), ["<s>", "a", "</s>"], [True, False, True])
+    told = list_sinks(np.array([0.3, 0.001, 0.05]), np.array([7, 1, 2]), ["<s>", "a", "</s>"], [True, False, True])
     assert [(s.token, s.share) for s in told] == [(0, 0.3), (2, 0.05)]
     assert told[0].why == "the first token: a large share from every query, and a small value"
     assert told[0].heads == 7

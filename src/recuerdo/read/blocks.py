@@ -28,11 +28,12 @@ def matmul_read(pairing: Pairing, value: Tensor) -> tuple[Part, Callable[[], Ten
         # below it that its sum underflows (or that is empty) sends all of them the careful way.
         top = scores.detach().amax()
         if bool(top.isfinite()):
-            mass = (scores - top).exp()
+            mass = (scores - top).exp() if scores.requires_grad else scores.sub_(top).exp_()
             total = mass.sum(-1)
             if bool(total.amin() > 1e-25):
                 mixed = grouped_mix(mass.to(value.dtype), value) / total[..., None].to(value.dtype)
                 return Part(mixed, total.log() + top), lambda: mass / total[..., None]
+            scores = scores if scores.requires_grad else pairing.scores(own_type=True)  # used up: make them again
     weights = pairing.normalise(scores)
     lse = log_mass(scores) if pairing.is_softmax else _none(scores)
     return Part(grouped_mix(weights.to(value.dtype), value), lse), lambda: weights

@@ -23,16 +23,17 @@ from recuerdo.read.watch import hear
 
 Path = Literal["auto", "plain", "matmul", "fused", "tiled"]
 
-# Measured by `python benchmarks/read.py rule` (2 cores, torch 2.13): up to so many keys two explicit products beat
-# the fused kernel. Above, the fused kernel wins, or the row blocks where it cannot be used.
-SHORT_KEYS = {torch.float32: 48, torch.bfloat16: 48, torch.float64: 128}
+# Measured by `python benchmarks/read.py rule` (2 cores, torch 2.13): up to so many keys two explicit products beat the
+# fused kernel. The kernel's bfloat16 is quick only where the processor multiplies tiles of it (AMX).
+_TILES = torch.cpu.get_capabilities().get("amx_bf16", False)
+SHORT_KEYS = {torch.float32: 16, torch.bfloat16: 32 if _TILES else 256, torch.float64: 16}
 SHORT_PAIRS = 2**22  # and never more pairs at once than fit a few times into the cache
 
 
 def choose_path(pairing: Pairing) -> Literal["matmul", "fused", "tiled"]:
     """The path for a read of this size, type and kind."""
     b, h, q, k = pairing.shape
-    short = k <= SHORT_KEYS.get(pairing.query.dtype, 48) and q > 1
+    short = k <= SHORT_KEYS.get(pairing.query.dtype, 16) and q > 1
     few = b * h * q * k * pairing.score.numbers_per_pair <= SHORT_PAIRS
     refusal = fused_refuses(pairing)
     if few and (short or (refusal is not None and k <= 512)):

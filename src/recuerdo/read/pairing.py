@@ -67,7 +67,8 @@ class Pairing:
         if self.scale is None or not own_type:
             query, key = query.to(self.working_type), key.to(self.working_type)
         if self.scale is not None and own_type:
-            scores = grouped_product(query, key).to(self.working_type) * self.scale
+            product = grouped_product(query, key).to(self.working_type)
+            scores = product * self.scale if product.requires_grad else product.mul_(self.scale)
         elif self.scale is not None:
             scores = grouped_product(query * self.scale, key)
         else:
