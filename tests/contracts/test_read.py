@@ -139,11 +139,11 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
     return (difference / b.masked_fill(both_none, 0.0).abs().clamp_min(1.0)).max().item()
 
 
-def fused_can(score, mask, bias) -> bool:
-    """What the fused path promises: products, no window, biases as tensors, learned ones per key."""
+def fused_can(score, normalise, mask, bias) -> bool:
+    """What the fused path promises: products and softmax, no window, biases as tensors, learned ones per key."""
     products = isinstance(score, Product | Cosine | SquaredDistance | Bilinear)
     tensors = bias is None or (isinstance(bias, torch.Tensor) and (not bias.requires_grad or bias.shape[-2] == 1))
-    return products and tensors and not (mask is not None and mask.banded)
+    return products and normalise is softmax and tensors and not (mask is not None and mask.banded)
 
 
 def agree(tensors, *, score=scaled_dot, normalise=softmax, mask=None, bias=None, path="auto", tolerance=1e-5) -> None:
@@ -151,7 +151,7 @@ def agree(tensors, *, score=scaled_dot, normalise=softmax, mask=None, bias=None,
     mine = [x.clone().requires_grad_() for x in tensors]
     reference = [x.double().requires_grad_() for x in tensors]
     score64, bias64 = doubled(score), doubled(bias)
-    if path == "fused" and not fused_can(score, mask, bias):
+    if path == "fused" and not fused_can(score, normalise, mask, bias):
         with pytest.raises(ReadError, match=r"the fused path cannot do this read: .*; leave path out"):
             read(*mine, score=score, normalise=normalise, mask=mask, bias=bias, path=path)
         return
@@ -178,8 +178,6 @@ def agree(tensors, *, score=scaled_dot, normalise=softmax, mask=None, bias=None,
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("score", "normalise", "mask"), list(itertools.product(SCORES, NORMALISERS, MASKS)))
 def test_every_score_normaliser_and_mask_on_every_path(score, normalise, mask, path):
-    if path == "fused" and normalise != "softmax":
-        pytest.skip("the fused kernel is softmax only; test_read.py checks that it says so")
     torch.manual_seed(0)
     agree(inputs(), score=SCORES[score](), normalise=NORMALISERS[normalise], mask=MASKS[mask], path=path)
 

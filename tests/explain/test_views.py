@@ -76,7 +76,7 @@ def test_lift_and_raw_are_their_formulas(layer, head):
     lift = by_word(np.maximum(rows - BEYOND * usual[:, :, None], 0).mean((0, 1)))
     check(views["lift"], grouped(lift), np.max, lift[:3])  # the fourth row belongs to no word
     raw = by_word(rows.mean((0, 1)))
-    check(views["raw"], grouped(raw), np.mean, raw[:3])
+    check(views["raw"], grouped(raw), np.mean)
     assert list(views)[0] == "lift"
 
 

@@ -131,7 +131,7 @@ def make_views(
         for view, rows in zip((lift, aside, raw), found / len(selection.layers), strict=True):
             words = np.zeros((some.count, keys.count), np.float32)
             np.add.at(words, at, rows)
-            view.add(words / size, rows)
+            view.add(words / size, rows if view is lift else words / size)
         if progress is not None:
             progress(some.start + some.count, queries.count)
     shares = in_sinks / max(rows_read, 1) / len(selection.layers)
@@ -141,8 +141,8 @@ def make_views(
     views = [
         # Together, each text word shows its strongest query: a mean would drown what one token of the answer found.
         View("lift", "what this word adds", beyond_usual, lift.map(1)),
-        View("aside", "sinks aside", "sinks set aside in every head, the rest renormalised", aside.map(rows_read)),
-        View("raw", "raw", f"{selection.words}, as the model has it", raw.map(rows_read)),
+        View("aside", "sinks aside", "sinks set aside in every head, the rest renormalised", aside.map(queries.count)),
+        View("raw", "raw", f"{selection.words}, as the model has it", raw.map(queries.count)),
     ]
     return Views(views, sinks, peaks.atlas() if peaks else None)
 
@@ -177,7 +177,7 @@ class _Growing:
         self._all = np.zeros(columns)
 
     def add(self, words: np.ndarray, rows: np.ndarray) -> None:
-        """The next query words [words, columns], and the rows of tokens they were made of."""
+        """The next query words [words, columns], and the rows that count for the row on top."""
         self._parts.append(Sparse.of(words, FLOOR))
         if len(rows):
             self._all = self._together(self._all, self._together.reduce(rows, axis=0))
