@@ -22,7 +22,7 @@ _HOMES = {
     "look": "recuerdo.workbench",
     "RecuerdoError": "recuerdo.errors",
 }
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

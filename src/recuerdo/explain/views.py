@@ -171,7 +171,7 @@ def _some_words(queries: Queries) -> Iterator[_Some]:
 class _Growing:
     """A view made run by run: its rows as sparse cells, and all queries together on top."""
 
-    def __init__(self, columns: int, together: Callable):
+    def __init__(self, columns: int, together: np.ufunc):
         self._parts: list[Sparse] = []
         self._together = together
         self._all = np.zeros(columns)

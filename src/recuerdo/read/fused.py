@@ -140,6 +140,8 @@ def _call(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, causa
         query, key = (torch.nn.functional.pad(x, (0, width - own)) for x in (query, key))
     if added is not None:
         added = added.detach()
+        if added.stride(-1) > 1:  # the kernel reads a strided mask at twice the price of the whole call
+            added = added.contiguous()
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         mixed, lse = _FusedRead.apply(query, key, value, added, causal, scale)
     else:

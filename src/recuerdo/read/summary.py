@@ -6,10 +6,11 @@ bias; described before in awslabs/keys_values#77). What needs whole rows, such a
 row blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +46,20 @@ class Summary:
     overview: Tensor
 
 
+def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """New tensors of the function lie where the reading's do."""
+
+    @wraps(function)
+    def there(reading: "Reading", *args: Any, **kwargs: Any) -> Any:
+        device = reading.value.device
+        if device.type == "cpu":
+            return function(reading, *args, **kwargs)
+        with torch.device(device):
+            return function(reading, *args, **kwargs)
+
+    return there
+
+
 # ------------------------------------------------------------------------------------------------- exact rectangles
 
 
@@ -64,6 +79,7 @@ def weights(reading: "Reading", rows: slice, cols: slice) -> Tensor:
     return from_the_start[..., rows, cols]
 
 
+@_on_its_device
 def diagonal(reading: "Reading") -> Tensor:
     """See Reading.diagonal: small tiles along it."""
     b, h, q, _ = reading.shape
@@ -123,6 +139,7 @@ def entropy(reading: "Reading") -> Tensor:
     return (reading.lse - mean_score).masked_fill(nothing, 0.0)
 
 
+@_on_its_device
 def received(reading: "Reading", rows: Tensor | None = None) -> Tensor:
     """See Reading.received: the log-mass of the swapped read, whose bias is minus the log-mass of the rows."""
     pairing = reading.pairing
@@ -229,6 +246,7 @@ def _product_tiles(reading: "Reading", scale: float) -> Iterator[_Tile]:
             yield _Tile(number, rows, cols, part, log)
 
 
+@_on_its_device
 @torch.no_grad()
 def summarise(reading: "Reading", *, top: int = 8, bins: int = 64) -> Summary:
     """Entropy, received mass, the `top` strongest keys and a `bins` x `bins` overview in one pass (see Reading)."""

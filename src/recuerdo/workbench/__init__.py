@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["load", "look", "watch"]
+__all__ = ["load", "look", "watch"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ WORDS_AT_MOST = 900  # a longer text is drawn by its most-read sentences, in the
 HEAT = (196 / 255, 84 / 255, 14 / 255)
 COOL = (38 / 255, 96 / 255, 142 / 255)
 _NOT_XML = re.compile("[^\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_STYLE = {"svg.fonttype": "none", "font.family": "DejaVu Serif", "svg.hashsalt": "recuerdo"}
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "DejaVu Serif", "svg.hashsalt": "recuerdo"}
 INK, SOFT = "#1d1b16", "#6d675b"
 
 
