@@ -5,9 +5,11 @@ python benchmarks/look.py --quick    under 50 s
 python benchmarks/look.py evidence   one section: families, long, evidence
 """
 
+import importlib.util
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -135,6 +137,26 @@ def one_long(tokens: int, out: str) -> None:
     print(json.dumps(row | {"tokens": seen.evidence.tokens, "floor": cells.floor, "answer": seen.heard.answer}))
 
 
+def seconds_to_open(page: Path) -> float | None:
+    """From the address to all maps unpacked, in an installed Chromium; None without one."""
+    program = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+    if program is None or importlib.util.find_spec("playwright") is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    taken = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        for _ in range(3):
+            tab, start = browser.new_page(), time.time()
+            tab.goto(page.resolve().as_uri())
+            while not tab.evaluate("() => !!window.recuerdo"):
+                tab.wait_for_timeout(20)
+            taken.append(time.time() - start)
+        browser.close()
+    return median(taken)
+
+
 def long(report: Report, quick: bool) -> None:
     out = os.environ.get("RECUERDO_BENCH_PAGE", "/dev/shm/recuerdo-long.html")
     found = in_new_process(__file__, "long", "1200" if quick else "7500", out)
@@ -144,6 +166,17 @@ def long(report: Report, quick: bool) -> None:
     report.add(f"{what}: largest error of a listed cell", found["worst"], "weight", target="<= 1e-5", ok=found["worst"] <= 1e-5,
                how=f"3 tiles against exact ones; cells below {found['floor']:.1e} are not listed")  # fmt: skip
     report.add(f"{what}: wall", found["seconds"], "s", how=how)
+    opened = seconds_to_open(Path(out))
+    if opened is not None:
+        report.add(
+            f"{what}: page opens",
+            opened,
+            "s",
+            target="< 2",
+            ok=opened < 2,
+            against="Chromium, headless",
+            how="median of 3",
+        )
 
 
 # ------------------------------------------------------------------------------------------- does it point at the evidence

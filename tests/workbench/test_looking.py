@@ -127,3 +127,16 @@ def test_errors_name_the_way_out(causal, pair):
         look(causal, TEXT * 9)
     with pytest.raises(InputError, match="rollout needs the self-attention"):
         look(pair, TEXT, target="then").put_first("rollout")
+
+
+def test_modules_that_were_not_heard_are_told(causal, monkeypatch):
+    from recuerdo.bridge import run
+
+    heard = run.hear_text
+    monkeypatch.setattr("recuerdo.workbench.looking.hear_text", lambda *a, **k: told(heard(*a, **k)))
+
+    def told(found):
+        found.silent = ["model.layers.0.self_attn"]
+        return found
+
+    assert look(causal, TEXT).evidence.selection == "mean over all layers and heads (1 module not heard)"

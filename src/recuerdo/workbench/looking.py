@@ -152,6 +152,10 @@ def _document(heard: Heard) -> tuple[Words, np.ndarray]:
     return words, words_of_tokens(words, heard.offsets, heard.text, start)
 
 
+def _not_heard(silent: list[str]) -> str:
+    return f" ({len(silent)} module{'' if len(silent) == 1 else 's'} not heard)" if silent else ""
+
+
 def _seen(
     loaded: Loaded, heard: Heard, selection: Selection, question: str | None, step: Callable[[int, int], None] | None
 ) -> Look:
@@ -180,7 +184,7 @@ def _seen(
         tokens=len(heard.tokens) + (len(heard.answer_tokens) if kind == "alignment" else 0),
         layers=len(heard.cross if kind == "alignment" else heard.own),
         heads=selection.layers[0].heads,
-        selection=selection.words,
+        selection=selection.words + _not_heard(heard.silent),
         text=text,
         answer=answer,
         views=made.views,
