@@ -20,6 +20,7 @@ from recuerdo.explain.rows import ROWS_AT_ONCE, Layer, Selection
 from recuerdo.explain.sinks import Sink, list_sinks, sink_mask
 from recuerdo.explain.sparse import Sparse
 from recuerdo.explain.words import pool
+from recuerdo.read import Reading
 
 FLOOR = 1e-4  # cells below this part of a row's weight are not kept: a hundredth of a percent
 BEYOND = 3.0  # times its usual share: what a key must get before it counts; 1.5 to 6 do the same within noise
@@ -64,29 +65,36 @@ class Views:
     atlas: Atlas | None
 
 
-def usual_share(selection: Selection, layer: Layer, keys: int) -> np.ndarray:
-    """What each key gets from the queries that come anyway: [h, keys].
+def by_later_rows(reading: Reading) -> torch.Tensor:
+    """The usual share of each key in self-attention, [b, h, k]: the mean over the rows that come anyway.
 
-    The usual share is the mean over the first read's later rows, without the key's own row and without the last row
-    (the one that chooses the next token). Cross-attention has no such rows of its own: there it is the plain mean.
+    These are the rows that can see the key, without its own (a token usually reads itself) and without the last row
+    (it chooses the next token, so it is what is asked about).
     """
-    first = layer.steps[0]
-    q, k = first.shape[2:]
-    with torch.no_grad():
-        received = first.received()[0].float()
-        if q != k:
-            usual = received / q
-        else:
-            last = first.weights[q - 1, :][0, :, 0].float()
-            causal = bool(first.weights[0, 1 : min(k, 65)].sum() == 0)
-            received = received - first.diagonal()[0].float() - last
-            received[:, -1] += last[:, -1]  # the last key's own row was taken away twice
-            at = torch.arange(k)
-            others = (q - 2 - at).clamp_min(1) if causal else torch.full_like(at, max(q - 2, 1))
-            usual = received.clamp_min(0.0) / others
-    usual = torch.nn.functional.pad(usual, (0, max(keys - k, 0)))[:, :keys]
-    chosen = usual if selection.head is None else usual[selection.head : selection.head + 1]
-    return chosen.numpy()
+    q, k = reading.shape[2:]
+    last = reading.weights[q - 1, :][:, :, 0].float()
+    received = reading.received().float() - reading.diagonal().float() - last
+    received[..., -1] += last[..., -1]  # the last key's own row was taken away twice
+    causal = bool(reading.weights[0, 1 : min(k, 65)].sum() == 0)
+    at = torch.arange(k)
+    others = (q - 2 - at).clamp_min(1) if causal else torch.full_like(at, max(q - 2, 1))
+    return received.clamp_min(0.0) / others
+
+
+def by_all_rows(reading: Reading) -> torch.Tensor:
+    """The usual share of each key in cross-attention, [b, h, k]: the mean over all rows, since none comes anyway."""
+    return reading.received().float() / reading.shape[2]
+
+
+def _usual(selection: Selection, keys: int, by: Callable[[Reading], torch.Tensor]) -> list[np.ndarray]:
+    """The usual shares of every layer, [h, keys] each; keys that came later have none."""
+    shares = []
+    for layer in selection.layers:
+        with torch.no_grad():
+            share = by(layer.steps[0])[0]
+        share = torch.nn.functional.pad(share, (0, max(keys - share.shape[-1], 0)))[:, :keys]
+        shares.append((share if selection.head is None else share[selection.head : selection.head + 1]).numpy())
+    return shares
 
 
 def make_views(
@@ -95,15 +103,16 @@ def make_views(
     keys: Keys,
     *,
     others: str = "the later words of the text and the question",
+    by: Callable[[Reading], torch.Tensor] = by_later_rows,
     beyond: float = BEYOND,
     progress: Callable[[int, int], None] | None = None,
 ) -> Views:
-    """All views of these queries over these keys; `others` names who gives a key its usual share.
+    """All views of these queries over these keys; `others` names who gives a key its usual share, found `by`.
 
     Some query words at a time, over all layers: nothing words x words is held but the cells that are kept.
     """
     n = len(keys.tokens)
-    usual = [usual_share(selection, layer, n) for layer in selection.layers]
+    usual = _usual(selection, n, by)
     sunk = [
         sink_mask(share, _value_sizes(selection, layer, n))
         for share, layer in zip(usual, selection.layers, strict=True)

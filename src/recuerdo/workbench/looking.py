@@ -12,7 +12,7 @@ from recuerdo.explain.evidence import Evidence, View
 from recuerdo.explain.flow import gradient_view, rollout_view, value_view
 from recuerdo.explain.rows import Layer, Selection
 from recuerdo.explain.tokenmap import CELLS, tile, token_map
-from recuerdo.explain.views import BEYOND, Keys, Queries, make_views
+from recuerdo.explain.views import BEYOND, Keys, Queries, by_all_rows, by_later_rows, make_views
 from recuerdo.explain.words import Words, cut, words_of_tokens
 from recuerdo.read import Address
 
@@ -164,18 +164,18 @@ def _seen(
     answer = cut(heard.answer) if heard.answer else None
     prompt = len(heard.offsets)
     keys = Keys(heard.tokens[:prompt], heard.special, of, len(text))
-    others, beyond = "the other words", BEYOND
+    others, by, beyond = "the other words", by_later_rows, BEYOND
     if answer is None:
         kind, queries, title = "text", Queries(0, of, len(text)), _title(heard.text)
     else:
         by_token = words_of_tokens(answer, heard.answer_offsets, heard.answer)
         if loaded.kind == "pair":  # row t wrote target token t
             kind, queries, title = "alignment", Queries(0, by_token, len(answer)), _title(heard.answer)
-            others, beyond = "the target words", 1.0
+            others, by, beyond = "the target words", by_all_rows, 1.0
         else:  # each token was chosen by the row before it
             kind, queries = "answer", Queries(prompt - 1, by_token, len(answer))
             title, others = question or _title(heard.answer), "the later words of the text and the question"
-    made = make_views(selection, queries, keys, others=others, beyond=beyond, progress=step)
+    made = make_views(selection, queries, keys, others=others, by=by, beyond=beyond, progress=step)
     evidence = Evidence(
         kind=kind,
         title=title,
