@@ -127,13 +127,21 @@ def one_long(tokens: int, out: str) -> None:
     seen = look("smollm2", text, question=QUESTION, generate=32).draw_map()
     heard = time.time() - start
     render.write(seen.evidence, Path(out))
-    cells, rng, worst = cells_of_page(Path(out)), np.random.default_rng(0), 0.0
-    for _ in range(3):  # any tile as the page holds it, against weights worked out anew
-        r, c = sorted(rng.integers(0, cells.shape[0] - 64, 2))[::-1]
+    cells, worst, shown = cells_of_page(Path(out)), 0.0, 0
+    n = cells.shape[0]
+    for r, c in ((n // 2, n // 2), (n - 64, 0), (n - 64, n - 128), (n // 3, n // 3 - 32), (n // 4, 0)):
+        # Tiles as the page holds them, against weights worked out anew.
         exact = seen.tile(slice(r, r + 64), slice(c, c + 64))
-        shown = np.stack([cells.row(i)[c : c + 64] for i in range(r, r + 64)])
-        worst = max(worst, float(np.abs(np.where(exact >= cells.floor, exact - shown, 0)).max()))
-    row = {"seconds": heard, "peak": peak_of_process(), "page": Path(out).stat().st_size, "worst": worst}
+        listed = np.stack([cells.row(i)[c : c + 64] for i in range(r, r + 64)])
+        shown += int((listed > 0).sum())
+        worst = max(worst, float(np.abs(np.where(exact >= cells.floor, exact - listed, 0)).max()))
+    row = {
+        "seconds": heard,
+        "peak": peak_of_process(),
+        "page": Path(out).stat().st_size,
+        "worst": worst,
+        "shown": shown,
+    }
     print(json.dumps(row | {"tokens": seen.evidence.tokens, "floor": cells.floor, "answer": seen.heard.answer}))
 
 
@@ -164,7 +172,7 @@ def long(report: Report, quick: bool) -> None:
     report.add(f"{what}: peak memory", found["peak"] / 1e9, "GB", target="<= 3.5", ok=found["peak"] <= 3.5e9, how=how)
     report.add(f"{what}: page", found["page"] / 1e6, "MB", target="<= 2", ok=found["page"] <= 2e6, how=how)
     report.add(f"{what}: largest error of a listed cell", found["worst"], "weight", target="<= 1e-5", ok=found["worst"] <= 1e-5,
-               how=f"3 tiles against exact ones; cells below {found['floor']:.1e} are not listed")  # fmt: skip
+               how=f"{found['shown']} cells of 5 tiles against exact ones; cells below {found['floor']:.1e} are not listed")  # fmt: skip
     report.add(f"{what}: wall", found["seconds"], "s", how=how)
     opened = seconds_to_open(Path(out))
     if opened is not None:

@@ -14,7 +14,7 @@ from recuerdo.explain.sparse import Sparse
 
 OVERVIEW = 256
 LOWEST = 2e-4  # no cell below is collected: a screen has 256 shades
-CELLS = 450_000
+CELLS = 600_000
 
 
 @dataclass(frozen=True, eq=False)
