@@ -51,7 +51,10 @@ def gpt2(implementation: str, tokens: int, layers: int) -> None:
 
     with torch.inference_mode():
         run(ids[:, :64])
-        found = {"bytes": peak_above(lambda: run(ids)), "cpu": median([cpu(lambda: run(ids)) for _ in range(3)])}
+        found = {
+            "bytes": peak_above(lambda: run(ids)),
+            "cpu": median([cpu(lambda: run(ids)) for _ in range(1 if layers < 12 else 3)]),
+        }
     print(json.dumps(found))
 
 
@@ -61,14 +64,16 @@ def families(report: Report, quick: bool) -> None:
         name: in_new_process(__file__, "gpt2", name, str(tokens), str(layers))
         for name in ("plain", "watched", "weights")
     }
-    what, how = f"GPT-2 ({layers} layers) at {tokens:,} tokens", "CPU s, median of 3; RSS; a process each"
+    what, how = (
+        f"GPT-2 ({layers} layers) at {tokens:,} tokens",
+        f"CPU s, median of {1 if quick else 3}; RSS; a process each",
+    )
     against = "output_attentions=True"
     value = found["weights"]["cpu"] / found["watched"]["cpu"]
     report.add(f"{what}: watched, times faster", value, "x", target=">= 2", ok=value >= 2, against=against, how=how)
     value = found["weights"]["bytes"] / found["watched"]["bytes"]
-    report.add(
-        f"{what}: watched, times less memory", value, "x", target=">= 10", ok=value >= 10, against=against, how=how
-    )
+    goal = {} if quick else {"target": ">= 10", "ok": value >= 10}  # what is saved grows with the layers
+    report.add(f"{what}: watched, times less memory", value, "x", **goal, against=against, how=how)
     value = found["watched"]["cpu"] / found["plain"]["cpu"]
     report.add(
         f"{what}: watched", value, "x plain", target="<= 1.1", ok=value <= 1.1, against="sdpa, unwatched", how=how
@@ -167,7 +172,7 @@ def seconds_to_open(page: Path) -> float | None:
 
 def long(report: Report, quick: bool) -> None:
     out = os.environ.get("RECUERDO_BENCH_PAGE", "/dev/shm/recuerdo-long.html")
-    found = in_new_process(__file__, "long", "1200" if quick else "7500", out)
+    found = in_new_process(__file__, "long", "800" if quick else "7500", out)
     what, how = f"look over {found['tokens']:,} tokens, answer of 32", "one process"
     report.add(f"{what}: peak memory", found["peak"] / 1e9, "GB", target="<= 3.5", ok=found["peak"] <= 3.5e9, how=how)
     report.add(f"{what}: page", found["page"] / 1e6, "MB", target="<= 2", ok=found["page"] <= 2e6, how=how)
@@ -255,10 +260,10 @@ def evidence(report: Report, quick: bool) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     loaded, found, start = load("smollm2"), [], time.time()
     drawn = questions(1 if quick else 3)
-    for number, item in enumerate(drawn[::12] if quick else drawn):
+    for number, item in enumerate(drawn[::3] if quick else drawn):
         row = judged(loaded, item)
         found += [row] if row is not None else []
-        if quick and time.time() - start > 15:
+        if quick and time.time() - start > 8:
             break
         if number % 50 == 49:
             print(
@@ -272,11 +277,8 @@ def evidence(report: Report, quick: bool) -> None:
             hits = np.array([row[name] for row in rows])
             draws = np.random.default_rng(0).choice(hits, (2000, len(hits))).mean(1)
             low, high = 100 * np.quantile(draws, [0.025, 0.975])
-            target = (
-                {"target": ">= 93", "ok": 100 * hits.mean() >= 93}
-                if name == "lift, the answer's words" and half == "scoring"
-                else {}
-            )
+            judged_by = not quick and half == "scoring" and name == "lift, the answer's words"
+            target = {"target": ">= 93", "ok": 100 * hits.mean() >= 93} if judged_by else {}
             how = f"{len(rows)} answered questions, 95 % [{low:.1f}, {high:.1f}]"
             report.add(
                 f"right sentence, {half} half: {name}",
