@@ -45,14 +45,14 @@ class Report:
             "value": float(f"{value:.4g}"),
             "unit": unit,
             "target": target,
-            "ok": ok,
+            "ok": None if ok is None else bool(ok),
             "against": against,
             "how": how,
         }
         if self.as_json:
             print(json.dumps(row), flush=True)
         else:
-            mark = {True: "ok  ", False: "MISS", None: "    "}[ok]
+            mark = {True: "ok  ", False: "MISS", None: "    "}[row["ok"]]
             print(f"{mark} {what:58s} {value:9.4g} {unit:10s} {target:12s} {against} · {how}", flush=True)
 
 
