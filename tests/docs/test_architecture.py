@@ -123,7 +123,7 @@ def test_no_text_names_a_mirror():
 
 @pytest.mark.parametrize(
     ("line", "machine"),
-    [("see /home/anna/x", True), ('"/work/main/src"', True), ("https://x.example/home/y", False), ("a/root/b", False)],
+    [("see /home/anna/x", True), ('"/work/x/src"', True), ("https://x.example/home/y", False), ("a/root/b", False)],
 )
 def test_the_search_for_machines_can_fail(line, machine):
     assert bool(MACHINE.search(line)) == machine
