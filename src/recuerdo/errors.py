@@ -7,6 +7,8 @@
     ├── AddressError       an address, layer, head or step that no read has (also a KeyError)
     ├── ModelError         a model that cannot be found, loaded or used this way
     ├── FetchError         a file could not be fetched, or is not the file that was promised
+    ├── MarkError          a mark that cannot be used (also a ValueError)
+    ├── JournalError       feedback that could not be kept or read
     └── InputError         what a person handed over cannot be used (also a ValueError)
 
 A message is one short fact and the way out. The command line prints it as one line and leaves with exit code 2.
@@ -42,6 +44,14 @@ class ModelError(RecuerdoError):
 
 class FetchError(RecuerdoError):
     """A file could not be fetched, or is not the file that was promised."""
+
+
+class MarkError(RecuerdoError, ValueError):
+    """A mark that cannot be used; the message says what can."""
+
+
+class JournalError(RecuerdoError):
+    """Feedback that could not be kept or read; the message names the file and the fix."""
 
 
 class InputError(RecuerdoError, ValueError):

@@ -12,6 +12,7 @@ import torch
 from recuerdo.bridge.attention import watch
 from recuerdo.bridge.catalogue import catalogue, resolve
 from recuerdo.bridge.convert import Progress
+from recuerdo.bridge.reads import is_cross
 from recuerdo.errors import InputError, ModelError
 from recuerdo.read import Reading, Seen
 
@@ -27,6 +28,7 @@ class Loaded:
     model: Any
     tokenizer: Any
     limit: int | None  # tokens at most
+    processors: tuple[Any, ...] = ()  # Transformers' logits processors that every answer goes through
 
 
 @dataclass
@@ -208,7 +210,12 @@ def hear_answer(
         if generate:
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
             out = model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=generate, do_sample=False, pad_token_id=pad
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=generate,
+                do_sample=False,
+                pad_token_id=pad,
+                logits_processor=list(loaded.processors),
             )[0, ids.shape[1] :].tolist()
         else:
             model.base_model(ids, use_cache=False)  # without the head: its logits are vocabulary x length
@@ -305,10 +312,9 @@ def hear_pair(
 
 def _split(seen: Seen) -> tuple[dict[str, list[Reading]], dict[str, list[Reading]]]:
     """Reads of self- and of cross-attention, by what their modules are called in Transformers."""
-    cross_names = ("encoder_attn", "EncDecAttention", "crossattention", "cross_attn")
     own, cross = {}, {}
     for path in seen.paths:
-        (cross if any(name in path for name in cross_names) else own)[path] = seen.steps(path)
+        (cross if is_cross(path) else own)[path] = seen.steps(path)
     return own, cross
 
 

@@ -4,8 +4,9 @@ import numpy as np
 
 from recuerdo.errors import InputError
 from recuerdo.explain.evidence import Evidence, View
+from recuerdo.explain.rows import Selection
 from recuerdo.explain.sparse import Sparse
-from recuerdo.explain.views import FLOOR
+from recuerdo.explain.views import FLOOR, Queries
 
 
 def compare(first: Evidence, second: Evidence, view: str | None = None) -> Evidence:
@@ -38,6 +39,30 @@ def compare(first: Evidence, second: Evidence, view: str | None = None) -> Evide
         answer=first.answer,
         views=[signed, first.view(name), *([_named(second.view(name), "second", "the second look")] if same else [])],
     )
+
+
+def moved(before: Evidence, after: Evidence) -> View:
+    """What the answer of the second look read more, and what less, as shares of all it read: one signed row.
+
+    In the raw view, since only that one sums to what was read. Raises InputError when the texts differ.
+    """
+    if before.text.words != after.text.words:
+        raise InputError("the two looks are over different texts: what moved is seen in the same text")
+    row = after.view("raw").map.row(0) - before.view("raw").map.row(0)
+    note = "mean share of what the answer read, after minus before, over all layers and heads"
+    return View("moved", "what moved", note, Sparse.of(row[None], FLOOR, signed=True))
+
+
+def share_on(selection: Selection, queries: Queries, keys: np.ndarray) -> float:
+    """The share of what the query words read that lies on some keys, [n] bool: mean over rows, heads and layers."""
+    total, rows = 0.0, 0
+    columns = keys.nonzero()[0]
+    for first, last in selection.chunks(queries.first, queries.last):
+        asked = queries.word[first - queries.first : last - queries.first] >= 0
+        rows += int(asked.sum())
+        for layer in selection.layers:
+            total += float(selection.rows(layer, first, last, len(keys))[:, asked][..., columns].sum(-1).mean(0).sum())
+    return total / max(rows * len(selection.layers), 1)
 
 
 def _who(look: Evidence) -> str:

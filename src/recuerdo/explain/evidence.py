@@ -4,6 +4,7 @@ Everything a renderer needs, and nothing of the model: terminal, page, picture a
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,37 @@ class Atlas:
     value: np.ndarray
 
 
+@dataclass(frozen=True)
+class MarkedWords:
+    """A person's mark on the text: runs of words (first, behind the last), what it asks, and who said so and why."""
+
+    words: list[tuple[int, int]]
+    action: str
+    label: str
+    scope: str = ""
+    author: str = ""
+    reason: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """How far a map can be trusted: 0 = chance, 100 = the best that was found; None with a verdict that says why.
+
+    `view` is the map it was measured on, `removal` (keys or input) how words were taken away, `measure`
+    (comprehensiveness or sufficiency) what was asked.
+    """
+
+    view: str
+    label: str
+    removal: str
+    measure: str
+    score: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+
+
 @dataclass(eq=False)
 class Evidence:
     """`kind`: "answer" (a question was answered over a text), "text" (a text read itself) or "alignment"."""
@@ -52,6 +84,11 @@ class Evidence:
     sinks: list[Sink] = field(default_factory=list)
     map: TokenMap | None = None
     command: str = ""
+    marks: list[MarkedWords] = field(default_factory=list)  # this look was steered by them
+    before: "Evidence | None" = None  # the same look without the marks
+    moved: View | None = None  # signed, one row: what the answer read more, and what less, than before
+    guard: dict[str, Any] | None = None  # how far the steered answer is from the model's own
+    trust: list[Trusted] = field(default_factory=list)
 
     @property
     def queries(self) -> Words:

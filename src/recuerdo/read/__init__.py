@@ -6,6 +6,7 @@ The room and its one verb share a name: `recuerdo.read(query, key, value)` works
 import sys
 from types import ModuleType
 
+from recuerdo.read.bend import bend
 from recuerdo.read.choose import read
 from recuerdo.read.mask import Alibi, Mask, Relative, allow, causal, lengths, window
 from recuerdo.read.merge import Part, merge
@@ -24,6 +25,7 @@ from recuerdo.read.normalise import (
     sparsemax,
 )
 from recuerdo.read.plain import plain_read
+from recuerdo.read.remix import Bend, Odds, Share, mute
 from recuerdo.read.score import (
     Additive,
     Bilinear,
@@ -37,13 +39,14 @@ from recuerdo.read.score import (
 )
 from recuerdo.read.summary import Summary, Top
 from recuerdo.read.trace import Reading, Weights
-from recuerdo.read.watch import Address, Seen, watch
+from recuerdo.read.watch import Address, Seen, apart, bending, watch
 
 __all__ = [
-    "Additive", "Address", "Alibi", "Bilinear", "Cosine", "Entmax", "Hard", "LocationAware", "Mask", "Monotonic",
-    "Part", "Product", "Reading", "Relative", "Seen", "Sigmoid", "SoftCapped", "Softmax", "SquaredDistance", "Summary",
-    "Top", "TopKSoftmax", "Weights", "allow", "causal", "dot", "entmax15", "hard", "lengths", "merge", "monotonic",
-    "plain_read", "read", "scaled_dot", "sigmoid", "softmax", "sparsemax", "watch", "window",
+    "Additive", "Address", "Alibi", "Bend", "Bilinear", "Cosine", "Entmax", "Hard", "LocationAware", "Mask",
+    "Monotonic", "Odds", "Part", "Product", "Reading", "Relative", "Seen", "Share", "Sigmoid", "SoftCapped",
+    "Softmax", "SquaredDistance", "Summary", "Top", "TopKSoftmax", "Weights", "allow", "apart", "bend", "bending",
+    "causal", "dot", "entmax15", "hard", "lengths", "merge", "monotonic", "mute", "plain_read", "read", "scaled_dot",
+    "sigmoid", "softmax", "sparsemax", "watch", "window",
 ]  # fmt: skip
 
 

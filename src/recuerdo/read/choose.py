@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recuerdo.errors import ReadError
+from recuerdo.read.bend import bend
 from recuerdo.read.blocks import matmul_read, tiled_read
 from recuerdo.read.fused import fused_read, fused_refuses
 from recuerdo.read.mask import Bias, Mask, as_biases, as_mask
@@ -19,7 +20,7 @@ from recuerdo.read.pairing import Pairing, check_shapes
 from recuerdo.read.plain import plain_read
 from recuerdo.read.score import Score, scaled_dot
 from recuerdo.read.trace import Reading
-from recuerdo.read.watch import hear
+from recuerdo.read.watch import hear, wishes
 
 Path = Literal["auto", "plain", "matmul", "fused", "tiled"]
 
@@ -87,4 +88,5 @@ def read(
         part, kept = Part(plain.mixed, plain.lse), lambda: plain.weights
     else:
         raise ReadError(f"there is no path {path!r}: pass 'auto', 'fused', 'matmul', 'tiled' or 'plain'")
-    return hear(Reading(part, pairing, value, path=path, kept=kept))
+    reading = Reading(part, pairing, value, path=path, kept=kept)
+    return hear(bend(reading, wishes(reading)))

@@ -153,7 +153,8 @@ class _FusedRead(torch.autograd.Function):
     """The kernel with a gradient for its log-mass too.
 
     The kernel's backward computes p * (dp - delta) with delta = sum(grad_out * out). A gradient g of the log-mass asks
-    for p * (dp - delta + g): one more column with value 0, grad_out 1 and out -g makes just that of it.
+    for p * (dp - delta + g). The kernel uses `out` for delta only, so out - g * grad_out / |grad_out|^2 makes just that
+    of it; where a row has no grad_out to carry g, one more column with value 0, grad_out 1 and out -g does.
     """
 
     @staticmethod
@@ -179,12 +180,16 @@ class _FusedRead(torch.autograd.Function):
             grad_mixed = torch.zeros_like(mixed)
         width = query.shape[-1]
         if grad_lse is not None:
-            # 8 more columns instead of 1 keep the rows aligned for the kernel's vector loads.
-            query, key, value, mixed, grad_mixed = (
-                torch.nn.functional.pad(x, (0, 8)) for x in (query, key, value, mixed, grad_mixed)
-            )
-            mixed[..., width] = -grad_lse.to(mixed.dtype)
-            grad_mixed[..., width] = 1.0
+            shift = grad_lse.to(mixed.dtype)
+            size = grad_mixed.square().sum(-1)
+            if mixed.dtype in (torch.float32, torch.float64) and bool(size.amin() > 1e-24):
+                mixed = torch.addcmul(mixed, grad_mixed, (shift / size)[..., None], value=-1)
+            else:  # 8 more columns instead of 1 keep the rows aligned for the kernel's vector loads
+                query, key, value, mixed, grad_mixed = (
+                    torch.nn.functional.pad(x, (0, 8)) for x in (query, key, value, mixed, grad_mixed)
+                )
+                mixed[..., width] = -shift
+                grad_mixed[..., width] = 1.0
         mask = added[0] if added else None
         dq, dk, dv = _backward(
             grad_mixed, query, key, value, mixed, lse, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scale

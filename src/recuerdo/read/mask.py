@@ -32,7 +32,7 @@ class Extent:
         return at_rows, torch.arange(*cols.indices(self.keys), device=device)
 
 
-def _part(x: Tensor, dim: int, index: slice) -> Tensor:
+def as_part(x: Tensor, dim: int, index: slice) -> Tensor:
     """A slice along `dim`, unless x broadcasts there."""
     return x if x.shape[dim] == 1 else x[(..., index) + (slice(None),) * (-dim - 1)]
 
@@ -106,7 +106,7 @@ class Mask:
             _, j = extent.positions(rows, cols, device)
             parts.append(j < self.lengths.to(device)[:, None, None, None])
         if self.allowed is not None:
-            parts.append(_part(_part(self.allowed, -2, rows), -1, cols))
+            parts.append(as_part(as_part(self.allowed, -2, rows), -1, cols))
         if not parts:
             return None
         seen = parts[0]
@@ -172,7 +172,7 @@ class Added:
         return self.values.shape[-2] == 1
 
     def block(self, rows: slice, cols: slice, extent: Extent, device: torch.device) -> Tensor:
-        return _part(_part(self.values, -2, rows), -1, cols)
+        return as_part(as_part(self.values, -2, rows), -1, cols)
 
 
 @dataclass(frozen=True, eq=False)

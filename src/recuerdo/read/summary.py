@@ -20,6 +20,7 @@ from recuerdo.read.blocks import row_blocks, tiled_read
 from recuerdo.read.fused import fused_read, fused_refuses
 from recuerdo.read.mask import Added
 from recuerdo.read.pairing import ALL, Pairing, expand_heads, grouped_mix
+from recuerdo.read.partial import joined_lse, pieces_of
 from recuerdo.read.score import Product
 
 if TYPE_CHECKING:
@@ -119,6 +120,28 @@ def mass(reading: "Reading", regions: Tensor) -> Tensor:
         raise ShapeError(f"regions are [k, r] or [b, 1, k, r] with k = {k} keys, not {tuple(regions.shape)}")
     heads = reading.pairing.key.shape[1]
     return mix(reading, regions.to(reading.pairing.working_type).expand(b, heads, k, regions.shape[-1]))
+
+
+def log_mass(reading: "Reading", keys: Tensor) -> Tensor:
+    """See Reading.log_mass."""
+    b, _, _, k = reading.shape
+    if (
+        keys.dtype != torch.bool
+        or keys.shape[-1] != k
+        or keys.dim() not in (1, 2)
+        or keys.shape[:-1] not in ((), (1,), (b,))
+    ):
+        raise ShapeError(
+            f"keys are marked by a bool tensor [k] or [b, k] with k = {k}, not {keys.dtype} {tuple(keys.shape)}"
+        )
+    if reading.lse is not None and reading.kept is None and fused_refuses(reading.pairing) is None:
+        lse = reading.lse.masked_fill(torch.isneginf(reading.lse), 0.0)
+        return joined_lse(reading.pairing, pieces_of(reading.pairing, reading.value, keys)) - lse
+    share = mass(
+        reading, keys.to(reading.pairing.working_type).reshape(-1, 1, k, 1) if keys.dim() == 2 else keys[:, None]
+    )[..., 0]
+    unseen = share <= 0
+    return share.masked_fill(unseen, 1.0).log().masked_fill(unseen, -torch.inf)
 
 
 def entropy(reading: "Reading") -> Tensor:

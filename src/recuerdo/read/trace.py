@@ -5,6 +5,7 @@ summary is itself a read or one pass over row blocks: nothing N x N is stored, w
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from recuerdo.errors import AddressError, ReadError, ShapeError
 from recuerdo.read import summary
 from recuerdo.read.merge import Part
 from recuerdo.read.pairing import Pairing
+from recuerdo.read.remix import Regions
 from recuerdo.read.summary import Summary, Top
 
 
@@ -20,6 +22,25 @@ class Cache:
 
     def __init__(self, key: Tensor, value: Tensor):
         self.key, self.value = key, value
+
+
+@dataclass(frozen=True, eq=False)
+class Bent:
+    """What bends made of a read: log-masses before and log-factors of every region, [b, h, q, r + 1], the rest last."""
+
+    regions: Regions
+    log_masses: Tensor
+    log_factors: Tensor
+
+    @property
+    def before(self) -> Tensor:
+        """The share of each query's weight on the keys of each bend, unbent: [b, h, q, r]."""
+        return self.log_masses[..., :-1].exp()
+
+    @property
+    def after(self) -> Tensor:
+        """The same in the bent read: [b, h, q, r]."""
+        return (self.log_masses + self.log_factors)[..., :-1].exp()
 
 
 class Reading:
@@ -41,6 +62,7 @@ class Reading:
         self._mixed: Tensor | None = part.mixed
         self.lse = part.lse if pairing.is_softmax else None
         self.path, self.address, self._kept = path, address, kept
+        self.bent: Bent | None = None
         self._pairing, self._value = pairing, value
         self._cache: Cache | None = None
         self._keys = value.shape[2]
@@ -106,6 +128,13 @@ class Reading:
         Regions may overlap and may be soft. O(N) memory, differentiable in query, key, bias and regions.
         """
         return summary.mass(self, regions)
+
+    def log_mass(self, keys: Tensor) -> Tensor:
+        """The log of the share of each query's weight on some keys, [k] or [b, k] bool: [b, h, q]; -inf = none seen.
+
+        Under softmax of products it costs a read of these keys alone. Differentiable: made for losses on marks.
+        """
+        return summary.log_mass(self, keys)
 
     def received(self, rows: Tensor | None = None) -> Tensor:
         """What every key receives, summed over the queries: [b, h, k]. `rows` [.., q] weighs the queries."""

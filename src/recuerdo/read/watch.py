@@ -1,4 +1,4 @@
-"""Observe the reads of a model: `with watch(model) as seen:`.
+"""Observe the reads of a model, `with watch(model) as seen:`, or bend them, `with bending(model, rule):`.
 
 Every read has an address: the path of the module that made it, `decoder.layers.3.cross`; a step, `…@17`, when the same
 module reads several times (generation steps, recurrence, hops); and a head, `…:5`. The model is watched through
@@ -6,7 +6,7 @@ torch's own module hooks and is left exactly as it was.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -15,9 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.errors import AddressError, NothingHeard
+from recuerdo.read.remix import Bend
 from recuerdo.read.trace import Cache, Reading
 
+Rule = Callable[["Address", Reading], Sequence[Bend]]
+
+_benders: ContextVar[tuple[Callable[[Reading], Sequence[Bend]], ...]] = ContextVar("benders", default=())
 _listeners: ContextVar[tuple[Callable[[Reading], None], ...]] = ContextVar("listeners", default=())
+
+
+def wishes(reading: Reading) -> list[Bend]:
+    """The bends that whoever bends the model wants for this reading."""
+    return [bend for ask in _benders.get() for bend in ask(reading)]
 
 
 def hear(reading: Reading) -> Reading:
@@ -135,6 +144,41 @@ def _grew(old: Tensor, new: Tensor, sampled: bool) -> bool:
 
 
 @contextmanager
+def _places(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
+    """Inside the block: the modules that are running now, innermost last, and the attention modules that ran."""
+    running: list[str] = []
+    ran: list[str] = []
+    handles = []
+
+    def enter(name: str):
+        def hook(module: nn.Module, args: object) -> None:
+            running.append(name)
+            ran.append(name) if "attention" in type(module).__name__.lower() else None
+
+        return hook
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        running.pop()
+
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(name)))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield running, ran
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _unheard(model: nn.Module, what: str) -> NothingHeard:
+    return NothingHeard(
+        f"{type(model).__name__} was {what} and none of its attention was heard: run it inside the block, and "
+        "let its attention call recuerdo.read (Hugging Face models: an attention that goes through "
+        "Transformers' attention interface)"
+    )
+
+
+@contextmanager
 def watch(
     model: nn.Module, *, each: Callable[[str, Reading], None] | None = None, append_only: bool = False
 ) -> Iterator[Seen]:
@@ -145,40 +189,59 @@ def watch(
     end of the block when none of the model's attention came by (it does not use `recuerdo.read`; for Hugging Face
     models see `recuerdo.bridge`).
     """
-    seen, stack, ran = Seen(append_only=append_only), [], []
-    handles = []
+    seen = Seen(append_only=append_only)
+    with _places(model) as (running, ran):
 
-    def enter(name: str):
-        def hook(module: nn.Module, args: object) -> None:
-            stack.append(name)
-            ran.append(name) if "attention" in type(module).__name__.lower() else None
+        def listen(reading: Reading) -> None:
+            if running:
+                seen.add(running[-1], reading)
+                if each is not None:
+                    each(running[-1], reading)
 
-        return hook
+        token = _listeners.set((*_listeners.get(), listen))
+        try:
+            yield seen
+            heard = seen.paths
+            seen.silent = [n for n in dict.fromkeys(ran) if not any(p == n or p.startswith(f"{n}.") for p in heard)]
+            if not heard:
+                raise _unheard(model, "watched")
+        finally:
+            _listeners.reset(token)
 
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        stack.pop()
 
-    def listen(reading: Reading) -> None:
-        if stack:
-            seen.add(stack[-1], reading)
-            if each is not None:
-                each(stack[-1], reading)
+@contextmanager
+def bending(model: nn.Module, rule: Rule) -> Iterator[None]:
+    """Bend the reads that the model makes inside the block: `rule(address, reading)` says how, () = leave it.
 
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(name)))
-        handles.append(module.register_forward_hook(leave, always_call=True))
-    token = _listeners.set((*_listeners.get(), listen))
+    The address has the module's path and the step (how often the module has read in this block). Who watches hears
+    the bent reads. Leaving the block restores the model. Raises NothingHeard as `watch` does, and what `bend` raises.
+    """
+    steps: dict[str, int] = {}
+    with _places(model) as (running, _):
+
+        def ask(reading: Reading) -> Sequence[Bend]:
+            if not running:
+                return ()
+            path = running[-1]
+            step = steps.setdefault(path, 0)
+            steps[path] += 1
+            return rule(Address(path, step), reading)
+
+        token = _benders.set((*_benders.get(), ask))
+        try:
+            yield
+            if not steps:
+                raise _unheard(model, "steered")
+        finally:
+            _benders.reset(token)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside the block nobody watches and nobody bends: for a look at what the model would do by itself."""
+    heard, bent = _listeners.set(()), _benders.set(())
     try:
-        yield seen
-        heard = seen.paths
-        seen.silent = [n for n in dict.fromkeys(ran) if not any(p == n or p.startswith(f"{n}.") for p in heard)]
-        if not heard:
-            raise NothingHeard(
-                f"{type(model).__name__} was watched and none of its attention was heard: run it inside the block, and "
-                "let its attention call recuerdo.read (Hugging Face models: an attention that goes through "
-                "Transformers' attention interface)"
-            )
+        yield
     finally:
-        _listeners.reset(token)
-        for handle in handles:
-            handle.remove()
+        _listeners.reset(heard)
+        _benders.reset(bent)

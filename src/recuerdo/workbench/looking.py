@@ -107,7 +107,7 @@ def look(
     selection = Selection.of([Layer(path, steps) for path, steps in reads.items()], layer, head)
     if (question is not None or generate) and loaded.kind == "causal" and not heard.answer.strip():
         raise ModelError(f"{loaded.name} answered with nothing: ask another question, or generate more tokens")
-    return _seen(loaded, heard, selection, question, _step(progress, "comparing"))
+    return see(loaded, heard, selection, question, _step(progress, "comparing"))
 
 
 def _check_place(loaded: Loaded, layer: int | None, head: int | None) -> None:
@@ -156,8 +156,12 @@ def _not_heard(silent: list[str]) -> str:
     return f" ({len(silent)} module{'' if len(silent) == 1 else 's'} not heard)" if silent else ""
 
 
-def _seen(
-    loaded: Loaded, heard: Heard, selection: Selection, question: str | None, step: Callable[[int, int], None] | None
+def see(
+    loaded: Loaded,
+    heard: Heard,
+    selection: Selection,
+    question: str | None = None,
+    step: Callable[[int, int], None] | None = None,
 ) -> Look:
     """Which rows are asked about, by the kind of look, and their views."""
     text, of = _document(heard)

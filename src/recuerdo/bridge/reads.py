@@ -1,0 +1,67 @@
+"""What the reads of a model are, by the paths of its modules: role, layer, heads, window."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from recuerdo.bridge.attention import is_foreign
+
+CROSS = ("encoder_attn", "EncDecAttention", "crossattention", "cross_attn", "cross")
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Role (self, cross or encoder) and layer of a read by its path; how many layers and heads; who has a window.
+
+    `layers` and `heads` are None where the model does not say.
+    """
+
+    role: Callable[[str], str]
+    layer: Callable[[str], int]
+    windowed: Callable[[str], bool]
+    layers: int | None = None
+    heads: int | None = None
+
+
+def is_cross(path: str) -> bool:
+    """Whether a module of this path reads another sequence than its own."""
+    return any(name in path for name in CROSS)
+
+
+def layer_of(path: str) -> int:
+    """The first number in the path: `model.layers.3.self_attn` is in layer 3, a path without numbers in layer 0."""
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
+    return int(found[1]) if found else 0
+
+
+def reads_of(model: nn.Module) -> Reads:
+    """The reads of a Hugging Face model or an own one."""
+    config: Any = getattr(model, "config", None) if is_foreign(model) else None
+    pair = bool(getattr(config, "is_encoder_decoder", False))
+
+    def role(path: str) -> str:
+        if is_cross(path):
+            return "cross"
+        return "encoder" if pair and re.search(r"(?:^|\.)encoder\.", path) else "self"
+
+    windows = {name for name, module in model.named_modules() if config is not None and _window(module)}
+    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
+    return Reads(
+        role,
+        layer_of,
+        windows.__contains__,
+        getattr(text, "num_hidden_layers", None),
+        getattr(text, "num_attention_heads", None),
+    )
+
+
+def _window(module: nn.Module) -> bool:
+    """Whether this module keeps the keys of a window only (its cache forgets)."""
+    if "attention" not in type(module).__name__.lower():
+        return False
+    if hasattr(module, "sliding_window"):
+        return module.sliding_window is not None
+    return getattr(getattr(module, "config", None), "sliding_window", None) is not None

@@ -1,0 +1,172 @@
+"""Bends: what a person asks of a read, and the arithmetic of masses that it comes to.
+
+A softmax read splits into regions of keys, each with a log-mass and its own mixed value. A bend changes the masses
+and nothing else: inside a region the weights keep their proportions. So a bent read is the same read with one more
+bias per row and region, `RegionBias`, and everything that can be asked of a read can be asked of a bent one.
+
+With m the mass of the marked keys in a row, and w what it becomes:
+
+    Odds(f)    w = f m / (f m + 1 - m)     the odds w : 1 - w are f times what they were; a bias of log f
+    Share(s)   w = s                       exactly, in every row that sees a marked key and another
+    Share(0)   w = 0                       mute: as if the marked keys did not exist
+
+Rows that see no marked key stay what they are. Where a row sees *only* marked keys, a share is 1 whatever was asked,
+and mute has no right answer: such a row is left as it is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recuerdo.errors import ReadError, ShapeError
+from recuerdo.read.mask import Extent, as_part
+
+LARGEST_FACTOR = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Bend:
+    """One wish for one read: `keys` [k] or [b, k] bool, all bool; narrowed to `heads` [h], `rows` [q] or [b, q].
+
+    Use Odds, Share or mute to make one.
+    """
+
+    keys: Tensor
+    amount: float
+    heads: Tensor | None = None
+    rows: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, tensor, dims in (
+            ("keys", self.keys, (1, 2)),
+            ("heads", self.heads, (1,)),
+            ("rows", self.rows, (1, 2)),
+        ):
+            if tensor is not None and (tensor.dtype != torch.bool or tensor.dim() not in dims):
+                shape = "[b, n] or [n]" if 2 in dims else "[n]"
+                raise ShapeError(
+                    f"the {name} of a bend are a bool tensor {shape}, not {tensor.dtype} {tuple(tensor.shape)}"
+                )
+
+    def active(self) -> Tensor:
+        """Where it holds: bool, broadcasts to [b, h, q]."""
+        here = torch.ones((1, 1, 1), dtype=torch.bool, device=self.keys.device)
+        if self.heads is not None:
+            here = here & self.heads[None, :, None]
+        if self.rows is not None:
+            here = here & (self.rows[None, None] if self.rows.dim() == 1 else self.rows[:, None])
+        return here
+
+
+@dataclass(frozen=True, eq=False)
+class Odds(Bend):
+    """Multiply the odds of the marked keys by `amount`: more than 1 boosts, less than 1 damps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.amount) and 1 / LARGEST_FACTOR <= self.amount <= LARGEST_FACTOR):
+            raise ReadError(
+                f"odds are multiplied by a factor from 1e-6 to 1e6, not {self.amount}: use mute to remove keys"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Share(Bend):
+    """Give the marked keys together exactly the share `amount` of every row that can."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.amount <= 1.0:
+            raise ReadError(f"a share is from 0 to 1, not {self.amount}")
+
+
+def mute(keys: Tensor, heads: Tensor | None = None, rows: Tensor | None = None) -> Share:
+    """Take the marked keys out of the read, exactly."""
+    return Share(keys, 0.0, heads, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The keys of a read by the bend that holds them: `of` [b or 1, k], region r = no bend (the rest)."""
+
+    bends: tuple[Bend, ...]
+    of: Tensor
+
+    @classmethod
+    def of_bends(cls, bends: "tuple[Bend, ...]", shape: tuple[int, int, int, int]) -> "Regions":
+        """Raises ShapeError for bends that do not fit a read [b, h, q, k], ReadError for those that contradict."""
+        b, h, q, k = shape
+        for bend in bends:
+            fits = [bend.keys.shape[-1] == k, bend.keys.dim() == 1 or bend.keys.shape[0] in (1, b)]
+            if bend.heads is not None:
+                fits.append(bend.heads.shape[0] == h)
+            if bend.rows is not None:
+                fits += [bend.rows.shape[-1] == q, bend.rows.dim() == 1 or bend.rows.shape[0] in (1, b)]
+            if not all(fits):
+                told = {n: tuple(t.shape) for n, t in vars(bend).items() if isinstance(t, Tensor)}
+                raise ShapeError(f"a bend {told} does not fit a read of shape {shape} [b, h, q, k]")
+        keys = [bend.keys if bend.keys.dim() == 2 else bend.keys[None] for bend in bends]
+        count = sum((x.long() for x in keys), torch.zeros((1, k), dtype=torch.long, device=keys[0].device))
+        if bool((count > 1).any()):
+            raise ReadError(
+                f"key {int((count > 1).any(0).nonzero()[0])} is held by two bends: a key can be in one only"
+            )
+        shares = sum(bend.active() * bend.amount for bend in bends if isinstance(bend, Share))
+        if isinstance(shares, Tensor) and float(shares.max()) > 1 + 1e-6:
+            raise ReadError(f"the shares that are asked for sum to {float(shares.max()):.3g}: at most 1 can be given")
+        of = torch.full(count.shape, len(bends), device=count.device)
+        for number, x in enumerate(keys):
+            of = torch.where(x, number, of)
+        return cls(bends, of)
+
+    def keys(self, number: int) -> Tensor:
+        """The keys of one region, [b or 1, k] bool."""
+        return self.of == number
+
+
+def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
+    """By how much (log) the weights of each region change: [r + 1, b, h, q] -> the same shape.
+
+    `log_mass` holds the log-mass of every region, the rest last; -inf = nothing of it is visible. The masses of a row
+    sum to one. Differentiable in the masses.
+    """
+    visible = ~torch.isneginf(log_mass)
+    safe = log_mass.masked_fill(~visible, 0.0)
+    shape = log_mass.shape[1:]
+    wish = log_mass.new_zeros((len(bends) + 1, *shape))
+    fixed = torch.zeros_like(visible)
+    for number, bend in enumerate(bends):
+        here = bend.active().expand(shape)
+        if isinstance(bend, Share):
+            fixed[number] = here & visible[number]
+            wish[number] = here * bend.amount
+        else:
+            wish[number] = here * math.log(bend.amount)
+    # What is not given away as a fixed share is divided as before, by mass times factor.
+    free = visible & ~fixed
+    has_free = free.any(0)
+    factor = wish.masked_fill(fixed, 0.0)
+    pool = (safe + factor).masked_fill(~free, -torch.inf)
+    total = torch.logsumexp(pool.masked_fill(~has_free, 0.0), 0)
+    given = wish.masked_fill(~fixed, 0.0).sum(0).clamp_max(1.0)
+    asked = torch.where(has_free, wish, wish / given.clamp_min(1e-30)).log()
+    out = torch.where(fixed, asked - safe, factor + (torch.log1p(-given) - total))
+    undefined = ~has_free & (given <= 0)
+    return torch.where(visible & ~undefined, out, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class RegionBias:
+    """A bias for every row and region: `values` [b, h, q, r + 1], the region of every key `of` [b or 1, k]."""
+
+    values: Tensor
+    of: Tensor
+
+    def block(self, rows: slice, cols: slice, extent: Extent, device: torch.device) -> Tensor:
+        """[b, h, n, m]."""
+        values, of = as_part(self.values, -2, rows), self.of[:, cols]
+        b, h, n, _ = values.shape
+        index = of[:, None, None].expand(b, h, n, of.shape[-1])
+        return values.gather(-1, index) if of.shape[-1] else values.new_zeros(b, h, n, 0)
