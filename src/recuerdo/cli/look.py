@@ -51,10 +51,10 @@ def look(
     as_json: Annotated[bool, typer.Option("--json", help="Print the maps as JSON.")] = False,
 ) -> None:
     """Show what a model looked at: over a text, or while it answered a question about one."""
-    words = _words(text, text_file)
+    words = words_of(text, text_file)
     for name, given in (("--question", question), ("--target", target)):
         if given is not None:
-            _some(given, name)
+            some_words(given, name)
     if out is not None:
         writable(out)
     with progress_bar() as report:
@@ -98,12 +98,12 @@ def writable(out: Path) -> None:
         raise InputError(f"there is no folder {out.parent} to write {out.name} to: make it first")
 
 
-def _words(text: str | None, text_file: Path | None) -> str:
+def words_of(text: str | None, text_file: Path | None) -> str:
     """The text from where it was said to be. Raises InputError in words that name the fix."""
     if text is not None and text_file is not None:
         raise InputError("the text is given twice: pass --text or --text-file, not both")
     if text is not None:
-        return _some(text, "--text")
+        return some_words(text, "--text")
     if text_file is None:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("there is no text: pass --text, --text-file, or pipe it in")
@@ -122,14 +122,15 @@ def _decoded(raw: bytes, source: str) -> str:
     if b"\0" in raw[:4096]:
         raise InputError(f"{source} is not text (it holds zero bytes): convert it to plain UTF-8 text first")
     try:
-        return _some(raw.decode("utf-8-sig"), source)
+        return some_words(raw.decode("utf-8-sig"), source)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{source} is not UTF-8 text (byte {error.start}): convert it, such as with iconv -f LATIN1 -t UTF-8"
         ) from None
 
 
-def _some(text: str, source: str) -> str:
+def some_words(text: str, source: str) -> str:
+    """The text, unless there is none or it cannot be written down. Raises InputError."""
     if not text.strip():
         raise InputError(f"{source} is empty: there is nothing to read")
     try:

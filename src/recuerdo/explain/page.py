@@ -3,13 +3,14 @@
 import base64
 import gzip
 import json
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from recuerdo.errors import InputError
-from recuerdo.explain.evidence import Evidence
+from recuerdo.explain.evidence import Evidence, View
 from recuerdo.explain.sparse import Sparse
 from recuerdo.explain.words import Words
 
@@ -55,19 +56,46 @@ def page_data(evidence: Evidence, *, cells: int | None = None, lit: int | None =
         "command": evidence.command,
         "text": _words(evidence.text),
         "answer": None if evidence.answer is None else _words(evidence.answer),
-        "views": [
-            {
-                "name": v.name,
-                "label": v.label,
-                "note": v.note,
-                "map": _sparse(v.map if lit is None else v.map.at_most(lit)),
-            }
-            for v in evidence.views
-        ],
+        "views": [_view(v, lit) for v in evidence.views],
         "atlas": _atlas(evidence),
         "sinks": [{"word": s.word, "token": s.token, "share": round(s.share, 5), "why": s.why} for s in evidence.sinks],
         "map": _map(evidence, cells),
-        "trust": None,
+        "marks": [asdict(mark) for mark in evidence.marks],
+        "before": _before(evidence, lit),
+        "moved": None if evidence.moved is None else _view(evidence.moved, lit),
+        "guard": evidence.guard,
+        "trust": _trust(evidence),
+    }
+
+
+def _view(view: View, lit: int | None) -> dict[str, Any]:
+    cells = _sparse(view.map if lit is None else view.map.at_most(lit))
+    return {"name": view.name, "label": view.label, "note": view.note, "map": cells}
+
+
+def _before(evidence: Evidence, lit: int | None) -> dict[str, Any] | None:
+    before = evidence.before
+    if before is None:
+        return None
+    answer = None if before.answer is None else _words(before.answer)
+    return {"answer": answer, "views": [_view(v, lit) for v in before.views]}
+
+
+def _trust(evidence: Evidence) -> dict[str, Any] | None:
+    """The score of the default view, and those of every view and method."""
+    if not evidence.trust:
+        return None
+    first = next((t for t in evidence.trust if t.view == evidence.view().name), evidence.trust[0])
+    how = "its words' keys were taken out of every read" if first.removal == "keys" else "its words were replaced"
+    note = f"{first.measure}: {how}; 0 = a random order of words, 100 = the best order found"
+    methods = [{"name" if k == "view" else k: v for k, v in asdict(t).items()} for t in evidence.trust]
+    return {
+        "score": first.score,
+        "low": first.low,
+        "high": first.high,
+        "verdict": first.verdict,
+        "note": note,
+        "methods": methods,
     }
 
 

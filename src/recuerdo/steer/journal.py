@@ -172,7 +172,8 @@ class Journal:
             except MarkError as error:
                 why = f"{self.path}, line {i}: {error}"
                 if not skip_damaged:
-                    raise JournalError(f"{why}. Mend or delete that line; {SKIP} reads the others") from None
+                    mend = "" if "a newer recuerdo" in str(error) else "Mend or delete that line; "
+                    raise JournalError(f"{why}. {mend}{SKIP} reads the others") from None
                 self.damaged.append(why)
                 continue
             kept.setdefault(feedback.id, feedback)

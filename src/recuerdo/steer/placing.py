@@ -1,4 +1,4 @@
-"""Put marks onto the keys of a model: tokens of a text, patches of an image, frames of a sound, slots of a memory."""
+"""Put marks onto the keys of a model: tokens of a text, slots of a memory (`recuerdo.steer.cells`: image, sound)."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recuerdo.errors import MarkError
 from recuerdo.steer.marks import Mark, check_overlaps, spans_of
-from recuerdo.steer.places import Box, Slots, Time
+from recuerdo.steer.places import Slots
 
 Spans = list[tuple[int, int]]
 
@@ -50,32 +50,6 @@ def runs(keys: Tensor) -> Spans:
     steps = torch.diff(torch.nn.functional.pad(keys.long(), (1, 1)))
     firsts, ends = (steps == 1).nonzero()[:, 0].tolist(), (steps == -1).nonzero()[:, 0].tolist()
     return list(zip(firsts, ends, strict=True))
-
-
-def on_patches(box: Box, rows: int, columns: int) -> Tensor:
-    """The cells of a grid whose centres lie in a box, bool [rows, columns]; if none does, the cell it covers most."""
-    top, left = torch.arange(rows) / rows, torch.arange(columns) / columns
-    high = (torch.minimum(top + 1 / rows, torch.tensor(box.bottom)) - top.clamp_min(box.top)).clamp_min(0)
-    wide = (torch.minimum(left + 1 / columns, torch.tensor(box.right)) - left.clamp_min(box.left)).clamp_min(0)
-    y, x = top + 0.5 / rows, left + 0.5 / columns
-    inside = ((y >= box.top) & (y < box.bottom))[:, None] & ((x >= box.left) & (x < box.right))
-    if not bool(inside.any()):
-        inside.view(-1)[int((high[:, None] * wide).argmax())] = True
-    return inside
-
-
-def on_frames(time: Time, frames: int, seconds: float) -> Tensor:
-    """The frames, `seconds` long each, whose middles lie in a span of time, bool [frames]; at least one.
-
-    Raises MarkError for a span behind the last frame.
-    """
-    if time.start >= frames * seconds:
-        raise MarkError(f"the mark on {time} lies behind the end of the sound, {frames * seconds:g} s")
-    middle = (torch.arange(frames) + 0.5) * seconds
-    inside = (middle >= time.start) & (middle < time.end)
-    if not bool(inside.any()):
-        inside[min(int(time.start / seconds), frames - 1)] = True
-    return inside
 
 
 def on_slots(slots: Slots) -> Tensor:

@@ -19,10 +19,11 @@ from recuerdo.explain.evidence import MarkedWords
 from recuerdo.explain.rows import Layer, Selection
 from recuerdo.explain.views import Queries
 from recuerdo.read import bending
+from recuerdo.steer.cells import patch_mask, time_mask
 from recuerdo.steer.guard import Guard, guard
 from recuerdo.steer.marks import Mark, as_marks
 from recuerdo.steer.places import Box, Quote, Slots, Span, Time
-from recuerdo.steer.placing import on_frames, on_patches, on_slots, on_tokens, runs
+from recuerdo.steer.placing import on_slots, on_tokens, runs
 from recuerdo.steer.profiles import Profile, with_heads
 from recuerdo.steer.rule import Marked, Rule
 from recuerdo.workbench.looking import Look, Progress, look, see
@@ -142,16 +143,15 @@ def _patches(box: Box, net: Any, inputs: Any) -> Tensor:
         raise MarkError(f"{type(net).__name__} has no patches: a mark on a box is for models that look at pictures")
     pixels = None if inputs is None else inputs.get("pixel_values") if hasattr(inputs, "get") else inputs
     height, width = pixels.shape[-2:] if pixels is not None else (size, size)
-    grid = on_patches(box, height // patch, width // patch).flatten()
-    before = 1 + getattr(config, "num_register_tokens", 0)  # the class token and its like stand first
-    return torch.nn.functional.pad(grid, (before, 0))
+    first = 1 + getattr(config, "num_register_tokens", 0)  # the class token and its like stand first
+    return patch_mask(box, height // patch, width // patch, before=first)
 
 
 def _frames(time: Time, net: Any) -> Tensor:
     frames = getattr(getattr(net, "config", None), "max_source_positions", None)
     if frames is None:
         raise MarkError(f"{type(net).__name__} has no frames: a mark on a time is for models that listen")
-    return on_frames(time, frames, 30.0 / frames)  # Whisper hears 30 seconds at a time
+    return time_mask(time.start, time.end, frames, 30.0 / frames)  # Whisper hears 30 seconds at a time
 
 
 # ---------------------------------------------------------------------------------------------- one question, twice

@@ -1,13 +1,14 @@
 """Evidence as plain data: JSON that reads by itself, NPZ for numpy."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recuerdo.errors import InputError
-from recuerdo.explain.evidence import Evidence, View
+from recuerdo.explain.evidence import Evidence, MarkedWords, Trusted, View
 from recuerdo.explain.sinks import Sink
 from recuerdo.explain.sparse import Sparse
 from recuerdo.explain.words import Words
@@ -41,6 +42,11 @@ def as_data(evidence: Evidence) -> dict[str, Any]:
             {"token": s.token, "word": s.word, "share": round(s.share, 6), "why": s.why, "heads": s.heads}
             for s in evidence.sinks
         ],
+        "marks": [asdict(mark) for mark in evidence.marks],
+        "guard": evidence.guard,
+        "before": None if evidence.before is None else as_data(evidence.before),
+        "moved": None if evidence.moved is None else _view(evidence, evidence.moved),
+        "trust": [asdict(trusted) for trusted in evidence.trust],
     }
 
 
@@ -65,6 +71,11 @@ def from_data(data: Any, source: str = "this") -> Evidence:
             views=[_read_view(view, len(text)) for view in data["views"]],
             sinks=[Sink(**sink) for sink in data["sinks"]],
             command=data["command"],
+            marks=[MarkedWords(**m | {"words": [tuple(run) for run in m["words"]]}) for m in data.get("marks", [])],
+            guard=data.get("guard"),
+            before=None if data.get("before") is None else from_data(data["before"], source),
+            moved=None if data.get("moved") is None else _read_view(data["moved"], len(text)),
+            trust=[Trusted(**trusted) for trusted in data.get("trust", [])],
         )
     except (KeyError, TypeError, ValueError, IndexError):
         raise InputError(f"{source} is not a look: write one with `recuerdo look … --out FILE.json`") from None

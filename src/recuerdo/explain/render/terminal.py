@@ -32,8 +32,12 @@ def show(evidence: Evidence, console: Console | None = None) -> None:
     console.print(f"[bold]{_safe(evidence.model)}[/] [dim]· {size} · {_safe(evidence.selection)}[/]\n")
     if evidence.question:
         console.print(f"[italic dim]{_safe(evidence.question)}[/]")
+    if evidence.before is not None and evidence.before.answer is not None:
+        console.print(f"[dim]before[/]  {_safe(_joined(evidence.before.answer))}")
+        console.print("[dim]after [/]  ", end="")
     if evidence.answer is not None:
         console.print(f"[bold]{_safe(_joined(evidence.answer))}[/]\n")
+    _marks(evidence, console)
     row = evidence.view().map.row(0)
     if len(evidence.text) <= WORDS_AT_MOST:
         console.print(heated(evidence, row))
@@ -94,6 +98,46 @@ def _words(evidence: Evidence, row: np.ndarray, console: Console) -> None:
     console.print(table)
 
 
+def _marks(evidence: Evidence, console: Console) -> None:
+    """What was marked, what moved, and the guard rails."""
+    for mark in evidence.marks:
+        words = " … ".join(_run(evidence.text, a, b) for a, b in mark.words)
+        scope = f" [dim]({_safe(mark.scope)})[/]" if mark.scope else ""
+        console.print(f"  [bold]{_safe(mark.label)}[/]  {_safe(words)}{scope}")
+    guard = evidence.guard
+    if guard is not None:
+        before, after = guard["mass"]
+        console.print(
+            f"  [dim]read of the marked part[/] {100 * before:.1f} % → {100 * after:.1f} %  "
+            f"[dim]· from its own answer[/] {guard['kl']:.2f} nats a step  "
+            f"[dim]· plausible tokens[/] {100 * guard['plausible']:.0f} %  "
+            f"[dim]· fluency[/] {guard['fluency'][0]:.2f} → {guard['fluency'][1]:.2f} bits"
+        )
+        for warning in guard["warnings"]:
+            console.print(f"  [yellow]! {_safe(warning)}[/]")
+    if evidence.moved is not None:
+        row = evidence.moved.map.row(0)
+        order = [i for i in np.argsort(-np.abs(row))[:8] if row[i] != 0]
+        told = "  ".join(f"{_safe(evidence.text.words[i])} {100 * row[i]:+.1f}" for i in order)
+        console.print(f"  [dim]what moved, points of share:[/] {told}")
+    if evidence.marks or guard is not None:
+        console.print()
+
+
+def _run(text, first: int, end: int) -> str:
+    words = "".join(text.words[i] + text.glue[i] for i in range(first, end)).strip()
+    return words if len(words) <= 80 else words[:50] + " … " + words[-25:]
+
+
+def _trust(evidence: Evidence, console: Console) -> None:
+    """How far the map can be trusted, for the view that is shown."""
+    for t in evidence.trust:
+        if t.view == evidence.view().name:
+            score = "no score" if t.score is None else f"{t.score:.0f} [{t.low:.0f}, {t.high:.0f}]"
+            style = "bold" if t.verdict == "better than chance" else "bold yellow"
+            console.print(f"[dim]truth ({t.measure}, {t.removal}):[/] [{style}]{score} · {_safe(t.verdict)}[/]")
+
+
 def _alignment(evidence: Evidence, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("target", "read", "share"):
@@ -109,6 +153,7 @@ def _alignment(evidence: Evidence, console: Console) -> None:
 def _foot(evidence: Evidence, console: Console) -> None:
     view = evidence.view()
     console.print(f"\n[dim]{_safe(view.label)}: {_safe(view.note)}[/]")
+    _trust(evidence, console)
     if evidence.sinks:
         names = ", ".join(f"{s.word.strip() or s.word!r} {100 * s.share:.1f} %" for s in evidence.sinks[:6])
         console.print(f"[dim]sinks: {_safe(names)}{' …' if len(evidence.sinks) > 6 else ''}[/]")
