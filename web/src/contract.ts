@@ -56,11 +56,50 @@ export interface PackedMap {
   causal?: boolean
 }
 
-export interface Trust {
-  score: number
-  low: number
-  high: number
-  note: string
+/** A person's mark: `words` are half-open ranges of text words. */
+export interface Mark {
+  words: [number, number][]
+  action: 'boost' | 'damp' | 'share' | 'mute'
+  label: string
+  scope?: string | null
+  author?: string | null
+  reason?: string | null
+  date?: string | null
+}
+
+/** The same look without the marks. */
+export interface Before {
+  answer: PackedWords | null
+  views: PackedView[]
+}
+
+/** How far steering went: each pair is before, after. */
+export interface Guard {
+  kl?: number | null
+  plausible?: number | null
+  fluency?: [number, number] | null
+  mass?: [number, number] | null
+  warnings?: string[] | null
+}
+
+/** 0 is chance, 100 the oracle; null where it could not be measured. */
+export interface Score {
+  score: number | null
+  low: number | null
+  high: number | null
+  verdict?: string | null
+}
+
+export interface Method extends Score {
+  name: string
+  label: string
+  removal: string
+  measure: string
+}
+
+export interface Trust extends Score {
+  note?: string | null
+  methods?: Method[] | null
 }
 
 export type Kind = 'answer' | 'text' | 'alignment'
@@ -83,4 +122,8 @@ export interface PageData {
   sinks: Sink[]
   map: PackedMap | null
   trust: Trust | null
+  marks?: Mark[] | null
+  before?: Before | null
+  moved?: PackedView | null
+  guard?: Guard | null
 }

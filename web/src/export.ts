@@ -1,3 +1,4 @@
+import { labelsOn, quoteOf } from './data/marks'
 import type { Look } from './look.svelte'
 import { colour, css, quiet } from './scale'
 
@@ -47,6 +48,21 @@ export function textAsSvg(root: HTMLElement, background: string, colours: { line
     if (word.className) out.push(`<rect x="${num(x)}" y="${num(y)}" width="${num(at.width)}" height="${num(at.height)}" rx="3" fill="${ink.backgroundColor}"/>`)
     words.push(`<text x="${num(x + 2)}" y="${num(y + at.height / 2 + size * 0.34)}"${ink.color === look.color ? '' : ` fill="${ink.color}"`}>${xml(word.textContent ?? '')}</text>`)
   }
+  for (const mark of root.querySelectorAll<HTMLElement>('mark')) {
+    const { act } = mark.dataset
+    const ink = getComputedStyle(mark).textDecorationColor
+    for (const at of mark.getClientRects()) {
+      const [x, w] = [at.left - home.left + pad, at.width]
+      const y = at.top - home.top + pad + at.height * (act === 'mute' ? 0.55 : 1.08)
+      const line = (y: number, more: string) => out.push(`<path d="M${num(x)} ${num(y)}h${num(w)}" stroke="${ink}" ${more}/>`)
+      line(y, act === 'damp' ? 'stroke-width="2" stroke-dasharray="2 3"' : `stroke-width="${act === 'share' ? 1 : 2}"`)
+      if (act === 'share') line(y + 2.5, '')
+    }
+  }
+  for (const tag of root.querySelectorAll<HTMLElement>('.tag')) {
+    const at = tag.getBoundingClientRect()
+    words.push(`<text x="${num(at.left - home.left + pad)}" y="${num(at.bottom - home.top + pad - 3)}" font-size="11">${xml(tag.textContent ?? '')}</text>`)
+  }
   const [w, h] = [home.width + 2 * pad, home.height + 2 * pad]
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${num(w)}" height="${num(h)}" viewBox="0 0 ${num(w)} ${num(h)}"><rect width="100%" height="100%" fill="${background}"/>${out.join('')}<g font-family="${xml(look.fontFamily)}" font-size="${size}" fill="${look.color}">${words.join('')}</g></svg>`
 }
@@ -54,12 +70,20 @@ const num = (x: number) => String(Math.round(x * 10) / 10)
 
 /** The chosen query with the weight of each listed word, and where it came from. */
 export function asJson(look: Look) {
-  const { data, text } = look.book
+  const { data, text, runs } = look.book
   const { reading } = look
+  const marks = data.marks ?? []
+  const marked = (word: number) => {
+    const mark = labelsOn(word, runs, marks)
+    return mark === '' ? {} : { mark }
+  }
   return {
-    title: data.title, model: data.model, command: data.command, view: data.views[look.view].name, query: look.query, reader: look.who, head: look.head,
+    title: data.title, model: data.model, command: data.command, view: look.current.name, ...(look.book.steered && { side: look.side }), query: look.query, reader: look.who, head: look.head,
     floor: look.map?.floor ?? null,
-    words: reading ? Array.from(reading.index, (word, n) => ({ word, text: text.words[word], share: reading.value[n] })) : [],
+    ...(marks.length > 0 && { marks: marks.map((mark) => ({ ...mark, text: quoteOf(mark, text) })) }),
+    ...(data.guard && { guard: data.guard }),
+    ...(look.trust && { trust: { score: look.trust.score, low: look.trust.low, high: look.trust.high, verdict: look.trust.verdict ?? null } }),
+    words: reading ? Array.from(reading.index, (word, n) => ({ word, text: text.words[word], share: reading.value[n], ...marked(word) })) : [],
   }
 }
 

@@ -1,8 +1,10 @@
+import type { SideName } from './data/side'
 import type { Curve, Theme } from './scale'
 
 /** What the address of the page remembers. Defaults are left out, so a fresh page has a bare address. */
 export interface Place {
   query: number
+  side: SideName
   view: string | null
   head: [number, number] | null
   show: 'text' | 'map' | 'table'
@@ -12,7 +14,7 @@ export interface Place {
   zoom: [number, number, number] | null
 }
 
-export const start: Place = { query: 0, view: null, head: null, show: 'text', curve: 'sqrt', same: false, theme: null, zoom: null }
+export const start: Place = { query: 0, side: 'after', view: null, head: null, show: 'text', curve: 'sqrt', same: false, theme: null, zoom: null }
 
 const whole = (text: string | null): number | null => (text !== null && /^\d{1,7}$/.test(text) ? Number(text) : null)
 
@@ -26,6 +28,7 @@ export function readPlace(hash: string): Place {
   const pick = <T extends string>(name: string, allowed: readonly T[]): T | null => allowed.find((x) => x === given.get(name)) ?? null
   return {
     query: whole(given.get('word')) ?? 0,
+    side: pick('side', ['after', 'before'] as const) ?? 'after',
     view: given.get('view'),
     head: numbers(given.get('head'), 2) as [number, number] | null,
     show: pick('show', ['text', 'map', 'table'] as const) ?? 'text',
@@ -40,6 +43,7 @@ export function writePlace(place: Place): string {
   const parts: string[] = []
   const put = (name: string, value: string) => parts.push(`${name}=${encodeURIComponent(value).replaceAll('%2C', ',')}`)
   if (place.query > 0) put('word', String(place.query))
+  if (place.side !== 'after') put('side', place.side)
   if (place.view !== null) put('view', place.view)
   if (place.head !== null) put('head', place.head.join(','))
   if (place.show !== 'text') put('show', place.show)

@@ -25,9 +25,13 @@ export function reader(kind: 'answer' | 'text' | 'alignment', query: number, wor
   return kind === 'alignment' ? 'the whole target' : 'the whole answer'
 }
 
+/** A change of a share, with its sign: +3.1 %. */
+export const change = (share: number): string => (share > 0 ? '+' : '') + percent(share)
+
 /** What the live region says after a selection. */
-export function announced(who: string, most: { text: string; value: number }[], head: string | null): string {
+export function announced(who: string, most: { text: string; value: number }[], head: string | null, moved = false): string {
   const by = head === null ? '' : ` with ${head} alone`
+  if (moved) return most.length === 0 ? 'Nothing moved that can be seen here.' : `What moved most: ${most.map((m) => `${m.text} ${change(m.value)}`).join(', ')}.`
   if (most.length === 0) return `${who}${by} read nothing that can be seen here.`
   return `${who}${by} read most: ${most.map((m) => `${m.text} ${percent(m.value)}`).join(', ')}.`
 }

@@ -1,4 +1,5 @@
 import type { Look } from './look.svelte'
+import type { SideName } from './data/side'
 import type { Sparse } from './data/sparse'
 
 /** What scripts and tests may ask of an open page: `window.recuerdo`, there once all maps are unpacked. */
@@ -15,12 +16,14 @@ export function windowOnto(look: Look) {
       ...look.place(),
       query: look.query,
       locked: look.locked !== null,
-      view: look.book.data.views[look.view].name,
+      view: look.current.name,
       head: look.head,
       theme: look.shade,
       cell: look.cell,
     }),
     select: (query: number): void => look.select(query),
     view: (name: string): boolean => look.chooseNamed(name),
+    /** To the read 'after' or 'before' the marks, or to the other one. */
+    flip: (side?: SideName): void => look.flip(side),
   }
 }

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +269,7 @@ def hear_text(loaded: Loaded, document: str, *, progress: Step | None = None) ->
         document=(0, len(document)),
         own=_split(seen)[0],
         silent=seen.silent,
+        ids=encoded["input_ids"],
     )
 
 
@@ -316,6 +317,26 @@ def _split(seen: Seen) -> tuple[dict[str, list[Reading]], dict[str, list[Reading
     for path in seen.paths:
         (cross if is_cross(path) else own)[path] = seen.steps(path)
     return own, cross
+
+
+def hear_again(loaded: Loaded, heard: Heard) -> Heard:
+    """The same words once more, with the answer that was heard forced: what a changed model reads while it says it.
+
+    Raises ModelError for an encoder-decoder.
+    """
+    if loaded.kind not in ("causal", "encoder") or not heard.ids:
+        raise ModelError(
+            f"{loaded.name} cannot be made to say the same again: that works for encoders and language models"
+        )
+    ids = torch.tensor([heard.ids])
+    with torch.no_grad(), _quiet(), watch(loaded.model) as seen:
+        if loaded.kind == "encoder":
+            loaded.model(input_ids=ids)
+        else:
+            cache = loaded.model(ids, use_cache=True, logits_to_keep=1).past_key_values
+            if len(heard.answer_ids) > 1:
+                loaded.model(torch.tensor([heard.answer_ids[:-1]]), past_key_values=cache, use_cache=True)
+    return replace(heard, own=_split(seen)[0])
 
 
 def hear_gradients(loaded: Loaded, heard: Heard, *, progress: Step | None = None) -> list[Reading]:

@@ -100,7 +100,7 @@ def steer(
         taken = ask_steered(
             model, words, found, question=question, generate=generate, gate=gate, profile=chosen, progress=report
         )
-        rows = dose_curve(taken, doses, generate=generate) if doses else []
+        rows = dose_curve(taken, doses, generate=generate, profile=chosen) if doses else []
     seen = taken.after.evidence
     seen.command = shlex.join(["recuerdo", *sys.argv[1:]])
     data = taken.as_data() | ({"dose": rows} if rows else {})
@@ -211,7 +211,11 @@ def _show_dose(rows: list[dict]) -> None:
     for row in rows:
         warned = "[yellow]![/] " if row["warnings"] else ""
         table.add_row(
-            f"{row['amount']:g}", f"{100 * row['mass'][1]:.1f} %", f"{row['kl']:.2f}", f"{100 * row['plausible']:.0f} %",
-            f"{row['fluency'][1]:.2f}", warned + escape(" ".join(row["answer"].split())[:90]),
-        )  # fmt: skip
+            f"{row['amount']:g}",
+            f"{100 * row['mass'][1]:.1f} %",
+            f"{row['kl']:.2f}",
+            f"{100 * row['plausible']:.0f} %",
+            f"{row['fluency'][1]:.2f}",
+            warned + escape(" ".join(row["answer"].split())[:90]),
+        )
     Console(highlight=False).print(table)

@@ -50,6 +50,7 @@ __all__ = [
     "Removals",
     "Score",
     "Truth",
+    "UNTOLD",
     "Value",
     "comprehensiveness",
     "judge",
@@ -74,7 +75,8 @@ EPSILON = 1e-3  # in units of the value: a tenth of a percent of probability
 
 BETTER = "better than chance"
 DECORATION = "this map is decoration"
-MISLEADING = "misleading"
+MISLEADING = "this map is decoration: worse than chance"
+UNTOLD = "too little to tell"
 NO_SCORE = "no score"
 
 Removal = Literal["keys", "input"]
@@ -157,7 +159,7 @@ class Truth:
 
     @property
     def verdict(self) -> str:
-        """One of BETTER, DECORATION, MISLEADING, NO_SCORE."""
+        """One of BETTER, DECORATION, MISLEADING, UNTOLD, NO_SCORE."""
         return self.comprehensiveness.verdict
 
     def as_data(self) -> dict[str, Any]:
@@ -265,7 +267,7 @@ def judge(
     The score over many examples is the sum of what the map gains over chance divided by the sum of what the oracle
     gains, and all examples count. Below a mean gain of `epsilon` of the oracle (in units of the value; take a smaller
     one when the target is rare) there is nothing to find and no score. The verdict follows the interval: wholly below
-    0 is misleading, a low end not above 0 is decoration. Raises InputError when examples do not belong together.
+    0 is worse than chance, a low end not above 0 is decoration, unless not even the oracle can be told from chance. Raises InputError when examples do not belong together.
     """
     _together(measured, removal)
     judges = [_Judge(measured, side, epsilon, draws, seed) for side in (0, 1)]
@@ -348,7 +350,7 @@ class _Judge:
             score=None if self._reason else float(100 * gain.sum() / self._best.sum()),
             low=low,
             high=high,
-            verdict=_verdict(low, high),
+            verdict=_verdict(low, high, bool(self._warning)),
             reason=self._reason or self._warning,
             aopc=float(aopc.mean()),
             curve=tuple(self._curve(of_examples).tolist()),
@@ -386,7 +388,9 @@ def _one_order(random: np.ndarray, draws: int, rng: np.random.Generator) -> np.n
     return rng.choice(random, draws) - random.mean() + bandwidth * rng.standard_normal(draws)
 
 
-def _verdict(low: float | None, high: float | None) -> str:
+def _verdict(low: float | None, high: float | None, blind: bool) -> str:
     if low is None or high is None:
         return NO_SCORE
+    if blind and low <= 0 <= high:
+        return UNTOLD
     return MISLEADING if high < 0 else BETTER if low > 0 else DECORATION

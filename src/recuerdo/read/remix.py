@@ -34,7 +34,7 @@ class Bend:
     """
 
     keys: Tensor
-    amount: float
+    amount: float | Tensor
     heads: Tensor | None = None
     rows: Tensor | None = None
 
@@ -62,11 +62,15 @@ class Bend:
 
 @dataclass(frozen=True, eq=False)
 class Odds(Bend):
-    """Multiply the odds of the marked keys by `amount`: more than 1 boosts, less than 1 damps."""
+    """Multiply the odds of the marked keys by `amount`: more than 1 boosts, less than 1 damps; [h] = one for each head.
+
+    Differentiable in the amount.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.amount) and 1 / LARGEST_FACTOR <= self.amount <= LARGEST_FACTOR):
+        amounts = self.amount.detach().flatten().tolist() if isinstance(self.amount, Tensor) else [self.amount]
+        if not all(math.isfinite(x) and 1 / LARGEST_FACTOR <= x <= LARGEST_FACTOR for x in amounts):
             raise ReadError(
                 f"odds are multiplied by a factor from 1e-6 to 1e6, not {self.amount}: use mute to remove keys"
             )
@@ -78,7 +82,7 @@ class Share(Bend):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 <= self.amount <= 1.0:
+        if isinstance(self.amount, Tensor) or not 0.0 <= self.amount <= 1.0:
             raise ReadError(f"a share is from 0 to 1, not {self.amount}")
 
 
@@ -100,6 +104,8 @@ class Regions:
         b, h, q, k = shape
         for bend in bends:
             fits = [bend.keys.shape[-1] == k, bend.keys.dim() == 1 or bend.keys.shape[0] in (1, b)]
+            if isinstance(bend.amount, Tensor):
+                fits.append(bend.amount.shape == (h,))
             if bend.heads is not None:
                 fits.append(bend.heads.shape[0] == h)
             if bend.rows is not None:
@@ -143,7 +149,9 @@ def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
             fixed[number] = here & visible[number]
             wish[number] = here * bend.amount
         else:
-            wish[number] = here * math.log(bend.amount)
+            amount = bend.amount
+            log = amount.log()[None, :, None] if isinstance(amount, Tensor) else math.log(amount)
+            wish[number] = torch.where(here, log, 0.0)
     # What is not given away as a fixed share is divided as before, by mass times factor.
     free = visible & ~fixed
     has_free = free.any(0)

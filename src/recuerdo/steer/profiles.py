@@ -1,6 +1,7 @@
 """Head profiles: which heads to steer and how strongly, found on a few examples, kept and used again by name."""
 
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any
 from recuerdo.errors import MarkError
 from recuerdo.steer.journal import journal_folder
 from recuerdo.steer.marks import ACTIONS, Mark, build, check_version
-from recuerdo.steer.places import Quote, Scope
+from recuerdo.steer.places import Quote, Scope, number
 
 VERSION = 1
 
@@ -19,7 +20,8 @@ VERSION = 1
 class Profile:
     """The heads of a model that obey marks best, and how strongly to mark.
 
-    `scores`: what was measured on the examples, such as {"unsteered": 0.3, "steered": 0.6, "harm": 0.02}.
+    `amount`: the strength in all of them; `strengths`: factors on the odds, one for each head, whose geometric mean
+    `amount` then is. `scores`: what was measured on the examples, such as {"unsteered": 0.3, "steered": 0.6}.
     """
 
     name: str
@@ -27,6 +29,8 @@ class Profile:
     heads: tuple[tuple[int, int], ...]
     action: str
     amount: float | None
+    strengths: tuple[float, ...] | None = None
+    queries: str = "all"
     examples: int = 0
     scores: dict[str, float] = field(default_factory=dict)
     note: str = ""
@@ -37,13 +41,33 @@ class Profile:
             raise MarkError("the name of a profile is 1 to 80 letters, digits, dots and dashes")
         if self.action not in ACTIONS:
             raise MarkError(f"a profile boosts, damps, shares or mutes, it cannot {self.action!r}")
-        object.__setattr__(self, "heads", Scope(heads=self.heads).heads)
+        if self.queries not in ("all", "after"):
+            raise MarkError(f"a profile steers all queries, or those after the document, not {self.queries!r}")
+        if self.strengths is not None:
+            factors = tuple(number(x, "a strength") for x in self.strengths)
+            if len(factors) != len(self.heads) or not all(1e-6 <= x <= 1e6 for x in factors):
+                raise MarkError(f"a profile of {len(self.heads)} heads has as many strengths, each from 1e-6 to 1e6")
+            object.__setattr__(self, "strengths", factors)
+        pairs = tuple((int(layer), int(head)) for layer, head in self.heads)
+        Scope(heads=pairs)  # refuse what are no heads
+        object.__setattr__(self, "heads", pairs)
         Mark(Quote("x"), self.action, self.amount)  # refuse an amount that the action cannot have
 
     def mark(self, mark: Mark) -> Mark:
         """A mark at the same place, with the action, the strength and the heads of this profile."""
-        scope = replace(mark.scope, heads=self.heads, layers=None, head_set=None)
+        scope = replace(mark.scope, head_set=self.name, layers=None, heads=None)
         return replace(mark, action=self.action, amount=self.amount, scope=scope)
+
+    def strengths_at(self, amount: float | None) -> dict[tuple[int, int], float] | None:
+        """The factor of every head, for a mark of this amount: at `self.amount` those of the profile; None = one for all.
+
+        Between, all are raised to one power, so that a dose curve turns all heads together.
+        """
+        if self.strengths is None:
+            return None
+        base = math.log(self.amount or 1.0)
+        power = math.log(amount) / base if amount and abs(base) > 1e-9 else 1.0
+        return {head: min(max(x**power, 1e-6), 1e6) for head, x in zip(self.heads, self.strengths, strict=True)}
 
     def as_data(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -87,10 +111,13 @@ def load_profile(name: str | Path, folder: Path | None = None) -> Profile:
         raise MarkError(f"{path} is not a profile: make it again") from None
 
 
-def with_heads(mark: Mark, profile: Profile | None = None) -> Mark:
-    """The mark with the heads of its head set, from `profile` or from the folder; other marks as they are."""
+def looked_up(mark: Mark, profile: Profile | None = None) -> tuple[Mark, Profile | None]:
+    """The mark with the heads of its head set in its scope, and the profile they are from; other marks as they are.
+
+    The profile is `profile`, when it has that name, or the one in the folder. Raises MarkError.
+    """
     name = mark.scope.head_set
     if name is None:
-        return mark
+        return mark, None
     found = profile if profile is not None and profile.name == name else load_profile(name)
-    return replace(mark, scope=replace(mark.scope, heads=found.heads, layers=None, head_set=None))
+    return replace(mark, scope=replace(mark.scope, heads=found.heads, layers=None, head_set=None)), found

@@ -1,6 +1,6 @@
 """From marks on the keys of a model to the bends of each of its reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -30,11 +30,15 @@ class Reads(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """A mark and the keys that it is on: bool [n] or [b, n], counted from the first key; in reads of these roles."""
+    """A mark and the keys that it is on: bool [n] or [b, n], counted from the first key; in reads of these roles.
+
+    `strengths`: the factor on the odds of each (layer, head), in place of the mark's own amount.
+    """
 
     mark: Mark
     keys: Tensor
     roles: frozenset[str] = frozenset({"self", "cross", "encoder"})
+    strengths: Mapping[tuple[int, int], float] | None = None
 
 
 @dataclass
@@ -84,7 +88,11 @@ class Rule:
                 rows = (position >= (start or 0)) & (position < (torch.inf if end is None else end))
                 if not bool(rows.any()):
                     continue
-            bends.append(_bend(one.mark, keys, heads, rows))
+            if one.strengths is not None:
+                amounts = [one.strengths.get((layer, head), 1.0) for head in range(reading.shape[1])]
+                bends.append(Odds(keys, torch.tensor(amounts, device=keys.device), heads, rows))
+            else:
+                bends.append(_bend(one.mark, keys, heads, rows))
             self.bent[number] += 1
         return bends
 

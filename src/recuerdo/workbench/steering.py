@@ -24,12 +24,13 @@ from recuerdo.steer.guard import Guard, guard
 from recuerdo.steer.marks import Mark, as_marks
 from recuerdo.steer.places import Box, Quote, Slots, Span, Time
 from recuerdo.steer.placing import on_slots, on_tokens, runs
-from recuerdo.steer.profiles import Profile, with_heads
+from recuerdo.steer.profiles import Profile, looked_up
 from recuerdo.steer.rule import Marked, Rule
 from recuerdo.workbench.looking import Look, Progress, look, see
 
 SOURCE = frozenset({"encoder", "cross"})
 OWN = frozenset({"self"})
+ANY = SOURCE | OWN
 
 
 @contextmanager
@@ -68,12 +69,11 @@ def _place(
 ) -> list[Marked]:
     """The marks on the keys of the model."""
     if isinstance(text, str) or text is None:
-        found = [with_heads(mark, profile) for mark in as_marks(marks)]
-        return _one(model, net, found, text, inputs, document)
+        return _one(model, net, list(as_marks(marks)), text, inputs, document, profile)
     texts = list(text)
     if not isinstance(marks, list | tuple) or len(marks) != len(texts) or all(isinstance(m, Mark) for m in marks):
         marks = [marks] * len(texts)  # the same marks for every text
-    lists = [[with_heads(mark, profile) for mark in as_marks(some)] for some in marks]
+    lists = [as_marks(some) for some in marks]
     offsets = _offsets(model, texts, inputs)
     width = max(len(some) for some in offsets)
     placed = []
@@ -81,8 +81,18 @@ def _place(
         for mark, keys in zip(some, on_tokens(some, texts[example], offsets[example], document=document), strict=True):
             rows = torch.zeros(len(texts), width, dtype=torch.bool)
             rows[example, : len(keys)] = keys
-            placed.append(Marked(mark, rows, _roles(net)))
+            placed.append(_marked(mark, rows, _roles(net), profile))
     return _together(placed)
+
+
+def _marked(
+    mark: Mark, keys: Tensor, roles: frozenset[str], profile: Profile | None, behind: int | None = None
+) -> Marked:
+    """A mark on keys, with heads, strengths and queries of its head set; `behind` = the first token after the text."""
+    narrowed, found = looked_up(mark, profile)
+    if found is not None and found.queries == "after" and behind is not None and mark.scope.queries is None:
+        narrowed = replace(narrowed, scope=replace(narrowed.scope, queries=(behind, None)))
+    return Marked(narrowed, keys, roles, None if found is None else found.strengths_at(mark.amount))
 
 
 def _together(placed: list[Marked]) -> list[Marked]:
@@ -99,22 +109,34 @@ def _together(placed: list[Marked]) -> list[Marked]:
     return list(wishes.values())
 
 
-def _one(model: Any, net: Any, marks: list[Mark], text: str | None, inputs: Any, document: Any) -> list[Marked]:
+def _one(
+    model: Any, net: Any, marks: list[Mark], text: str | None, inputs: Any, document: Any, profile: Profile | None
+) -> list[Marked]:
     placed: list[Marked] = []
     on_text = [mark for mark in marks if isinstance(mark.where, Quote | Span)]
     if on_text:
         if text is None:
             raise MarkError(f"the mark {on_text[0]} is on words: pass text=, the text that the model reads")
-        keys = on_tokens(on_text, text, _offsets(model, [text], inputs)[0], document=document)
-        placed += [Marked(mark, some, _roles(net)) for mark, some in zip(on_text, keys, strict=True)]
+        offsets = _offsets(model, [text], inputs)[0]
+        keys = on_tokens(on_text, text, offsets, document=document)
+        behind = _behind(offsets, document)
+        placed += [_marked(mark, some, _roles(net), profile, behind) for mark, some in zip(on_text, keys, strict=True)]
     for mark in marks:
         if isinstance(mark.where, Slots):
-            placed.append(Marked(mark, on_slots(mark.where)))
+            placed.append(_marked(mark, on_slots(mark.where), ANY, profile))
         elif isinstance(mark.where, Box):
-            placed.append(Marked(mark, _patches(mark.where, net, inputs), OWN))
+            placed.append(_marked(mark, _patches(mark.where, net, inputs), OWN, profile))
         elif isinstance(mark.where, Time):
-            placed.append(Marked(mark, _frames(mark.where, net), SOURCE))
+            placed.append(_marked(mark, _frames(mark.where, net), SOURCE, profile))
     return placed
+
+
+def _behind(offsets: Sequence[tuple[int, int]], document: tuple[int, int] | None) -> int | None:
+    """The first token that begins after the document; None where the document is all there is."""
+    if document is None:
+        return None
+    later = [i for i, (start, end) in enumerate(offsets) if start >= document[1] and end > start]
+    return later[0] if later else None
 
 
 def _roles(net: Any) -> frozenset[str]:
@@ -204,14 +226,14 @@ def ask_steered(
     the text, InputError and ModelError as `look` does.
     """
     loaded = model if isinstance(model, Loaded) else load(model, progress=progress)
-    found = tuple(with_heads(mark, profile) for mark in as_marks(marks))
+    found = as_marks(marks)
     if loaded.kind != "causal" or loaded.tokenizer is None:
         raise ModelError(f"{loaded.name} does not answer: take a language model, or steer a call of yours with `steer`")
     if not found:
         raise MarkError("there are no marks: mark some words of the text")
     on_tokens(found, text, [(i, i + 1) for i in range(len(text))])  # refuse bad marks before the model runs
     before = look(loaded, text, question=question, generate=generate, progress=progress)
-    return steer_again(before, found, gate=gate, generate=generate, progress=progress)
+    return steer_again(before, found, gate=gate, profile=profile, generate=generate, progress=progress)
 
 
 def steer_again(
@@ -219,6 +241,7 @@ def steer_again(
     marks: tuple[Mark, ...],
     *,
     gate: float | None = None,
+    profile: Profile | None = None,
     generate: int = 32,
     progress: Progress | None = None,
 ) -> Steered:
@@ -226,7 +249,7 @@ def steer_again(
 
     Raises ModelError where the steered model says nothing at all.
     """
-    heard, rails, rule = _answer(before, marks, gate, generate, progress)
+    heard, rails, rule = _answer(before, marks, gate, profile, generate, progress)
     if not heard.answer.strip():
         raise ModelError(f"so steered, {before.loaded.name} says nothing: mark more gently, or fewer layers")
     keys = _keys(before, marks)
@@ -247,13 +270,20 @@ def _selection(heard: Heard) -> Selection:
 
 
 def _answer(
-    before: Look, marks: Sequence[Mark], gate: float | None, generate: int, progress: Progress | None = None
+    before: Look,
+    marks: Sequence[Mark],
+    gate: float | None,
+    profile: Profile | None,
+    generate: int,
+    progress: Progress | None = None,
 ) -> tuple[Heard, Guard, Rule]:
     """What the steered model answers, and how far that is from the model's own."""
     loaded, own = before.loaded, before.heard
     keys = _keys(before, marks)
     beside = Beside(loaded.model, gate=gate)
-    rule = Rule([Marked(mark, some, OWN) for mark, some in zip(marks, keys, strict=True)], reads_of(loaded.model))
+    rule = Rule(
+        [_marked(mark, some, OWN, profile) for mark, some in zip(marks, keys, strict=True)], reads_of(loaded.model)
+    )
     document = own.text[slice(*own.document)]
     with bending(loaded.model, rule):
         heard = hear_answer(
@@ -290,6 +320,7 @@ def dose_curve(
     amounts: Sequence[float],
     *,
     generate: int = 32,
+    profile: Profile | None = None,
     each: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """The answer at several strengths: for each amount the answer and its guard rails.
@@ -302,7 +333,7 @@ def dose_curve(
     rows = []
     for amount in amounts:
         marks = tuple(mark if mark.action == "mute" else replace(mark, amount=amount) for mark in seen.marks)
-        heard, rails, _ = _answer(seen.before, marks, None, generate)
+        heard, rails, _ = _answer(seen.before, marks, None, profile, generate)
         row = {"amount": amount, "answer": heard.answer, **asdict(rails)}
         rows.append(row)
         if each is not None:
