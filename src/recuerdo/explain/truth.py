@@ -44,13 +44,13 @@ __all__ = [
     "MISLEADING",
     "NO_SCORE",
     "THRESHOLDS",
+    "UNTOLD",
     "Measured",
     "Oracle",
     "Randomisation",
     "Removals",
     "Score",
     "Truth",
-    "UNTOLD",
     "Value",
     "comprehensiveness",
     "judge",
@@ -267,7 +267,8 @@ def judge(
     The score over many examples is the sum of what the map gains over chance divided by the sum of what the oracle
     gains, and all examples count. Below a mean gain of `epsilon` of the oracle (in units of the value; take a smaller
     one when the target is rare) there is nothing to find and no score. The verdict follows the interval: wholly below
-    0 is worse than chance, a low end not above 0 is decoration, unless not even the oracle can be told from chance. Raises InputError when examples do not belong together.
+    0 is worse than chance, a low end not above 0 is decoration, unless not even the oracle can be told from chance.
+    Raises InputError when examples do not belong together.
     """
     _together(measured, removal)
     judges = [_Judge(measured, side, epsilon, draws, seed) for side in (0, 1)]

@@ -141,24 +141,24 @@ def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
     visible = ~torch.isneginf(log_mass)
     safe = log_mass.masked_fill(~visible, 0.0)
     shape = log_mass.shape[1:]
-    wish = log_mass.new_zeros((len(bends) + 1, *shape))
+    factor = log_mass.new_zeros((len(bends) + 1, *shape))  # log-factors of odds
+    wish = torch.zeros_like(factor)  # shares
     fixed = torch.zeros_like(visible)
     for number, bend in enumerate(bends):
-        here = bend.active().expand(shape)
+        here, amount = bend.active().expand(shape), bend.amount
         if isinstance(bend, Share):
             fixed[number] = here & visible[number]
-            wish[number] = here * bend.amount
+            wish[number] = fixed[number] * amount
+        elif isinstance(amount, Tensor):
+            factor[number] = torch.where(here, amount.log()[None, :, None], 0.0)
         else:
-            amount = bend.amount
-            log = amount.log()[None, :, None] if isinstance(amount, Tensor) else math.log(amount)
-            wish[number] = torch.where(here, log, 0.0)
+            factor[number] = here * math.log(amount)
     # What is not given away as a fixed share is divided as before, by mass times factor.
     free = visible & ~fixed
     has_free = free.any(0)
-    factor = wish.masked_fill(fixed, 0.0)
     pool = (safe + factor).masked_fill(~free, -torch.inf)
     total = torch.logsumexp(pool.masked_fill(~has_free, 0.0), 0)
-    given = wish.masked_fill(~fixed, 0.0).sum(0).clamp_max(1.0)
+    given = wish.sum(0).clamp_max(1.0)
     asked = torch.where(has_free, wish, wish / given.clamp_min(1e-30)).log()
     out = torch.where(fixed, asked - safe, factor + (torch.log1p(-given) - total))
     undefined = ~has_free & (given <= 0)
