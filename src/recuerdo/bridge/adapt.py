@@ -139,7 +139,7 @@ def save(loaded: Loaded, folder: str | os.PathLike[str], card: Mapping[str, Any]
     new = path.absolute().with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
         with _quiet():
-            loaded.model.save_pretrained(new, safe_serialization=True)
+            loaded.model.save_pretrained(new)
             if loaded.tokenizer is not None:
                 loaded.tokenizer.save_pretrained(new)
         if card is not None:

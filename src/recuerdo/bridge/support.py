@@ -1,87 +1,242 @@
 """How much a model supports what it said, when some tokens are not there: what the truth of a map is measured by.
 
 The target is fixed first: the answer that was heard (its probability per token), or, for an encoder, the meaning of
-the whole text (cosine with its mean vector). Then tokens are taken away in one of two ways. `keys`: nobody can read
-them, in no layer, head or row; exact, by muting them in every read. `input`: a neutral token stands in their place.
+the whole text (cosine with its mean vector). Then tokens are taken away in one of two ways. `keys`: nobody reads them,
+in no layer, head or row. `input`: a neutral token stands in their place.
+
+A key that nobody reads need not be there: the token is left out of the sequence and the others keep their positions,
+which is exact and shorter. Where positions are not told to the model (relative distances, windows) this would not be
+the same; there the keys are muted in every read. Which one holds is tried on the text itself.
 """
 
-from collections.abc import Callable
-from typing import Any
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from recuerdo.bridge.attention import attach
 from recuerdo.bridge.run import Heard, Loaded
-from recuerdo.errors import ModelError
+from recuerdo.errors import InputError, ModelError
 from recuerdo.read import bending, mute
 
-TOKENS_AT_ONCE = 4096
+REMOVALS = ("keys", "input")
+TOKENS_AT_ONCE = 1024
+WASTE = 0.25  # of a batch may be padding
+SAME = 1e-3  # relative: supports that differ by less are the same number in float32
 Support = Callable[[np.ndarray], np.ndarray]
 
 
 def support_of(loaded: Loaded, heard: Heard, removal: str) -> Support:
     """A function: which of the n tokens before the answer are there, bool [v, n] -> the model's support [v], 0 to 1.
 
-    `removal` is "keys" or "input". Raises ModelError for a model that neither answered nor is an encoder.
+    `removal` is "keys" or "input". Raises InputError for another one, ModelError for a model that neither answered
+    nor is an encoder; the function raises InputError when nothing is left to read.
     """
-    if loaded.kind == "causal" and heard.answer_ids:
-        judge = _answer
-    elif loaded.kind == "encoder":
-        judge = _meaning
-    else:
+    if removal not in REMOVALS:
+        raise InputError(f"there is no removal {removal!r}: choose keys or input")
+    if not can_judge(loaded, heard):
         raise ModelError(
             f"{loaded.name} gave no answer here, so there is nothing whose support could fall: ask a question"
         )
-    ids = torch.tensor(heard.ids)
-    whole = judge(loaded, heard, ids[None], torch.ones(1, len(ids), dtype=torch.bool), None)
-    step = max(1, TOKENS_AT_ONCE // (len(ids) + len(heard.answer_ids)))
-    neutral = neutral_token(loaded.tokenizer)
+    ids, neutral = torch.tensor(heard.ids), neutral_token(loaded.tokenizer)
+    with torch.no_grad():
+        judge = _Answer(loaded, heard) if heard.answer_ids else _Meaning(loaded, heard)
+        short = _may_be_left_out(loaded, heard, judge)
 
     def support(kept: np.ndarray) -> np.ndarray:
         there = torch.from_numpy(np.ascontiguousarray(kept))
-        parts = []
+        if not bool(there.any(1).all()):
+            raise InputError("nothing is left to read when all of the text is taken away: choose smaller units")
         with torch.no_grad():
-            for some in there.split(step):
-                if removal == "input":
-                    read = torch.where(some, ids, neutral)
-                    parts.append(judge(loaded, heard, read, torch.ones_like(some), whole))
-                    continue
-                removed = ~some
-
-                def rule(address: object, reading: Any, removed: Tensor = removed) -> list:
-                    width = reading.shape[3]
-                    keys = torch.nn.functional.pad(removed, (0, max(width - removed.shape[1], 0)))[:, :width]
-                    return [mute(keys)] if bool(keys.any()) else []
-
-                with attach(loaded.model), bending(loaded.model, rule):
-                    parts.append(judge(loaded, heard, ids.expand(len(some), -1), some, whole))
-        return torch.cat([part[1] for part in parts]).double().numpy()
+            if removal == "keys":
+                found = judge.parts(ids.expand_as(there), there) if short else _muted(loaded, judge, ids, there)
+            else:
+                read, all_there = torch.where(there, ids, neutral), torch.ones_like(there)
+                found = judge.parts(read, all_there) if short else _plain(judge, read)
+        return found.double().numpy()
 
     return support
 
 
+def can_judge(loaded: Loaded, heard: Heard) -> bool:
+    """Whether there is a target: an answer that a language model gave, or the text that an encoder read."""
+    return bool(heard.ids) and (loaded.kind == "encoder" or (loaded.kind == "causal" and bool(heard.answer_ids)))
+
+
 def neutral_token(tokenizer: Any) -> int:
-    """A token that says as little as possible: the tokenizer's own mask or padding token, else an underscore."""
-    for found in (tokenizer.mask_token_id, tokenizer.pad_token_id):
-        if found is not None:
-            return found
+    """A token that says as little as possible: the tokenizer's own mask token, else an underscore.
+
+    Not its padding: in many chat models this is the token that ends a message.
+    """
+    if tokenizer.mask_token_id is not None:
+        return tokenizer.mask_token_id
     return tokenizer("_", add_special_tokens=False)["input_ids"][0]
 
 
-def _answer(loaded: Loaded, heard: Heard, read: Tensor, kept: Tensor, whole: Any) -> tuple[None, Tensor]:
-    """The probability of the answer, per token (the geometric mean)."""
-    answer = torch.tensor(heard.answer_ids).expand(len(read), -1)
-    given = torch.cat([read, answer[:, :-1]], 1)
-    logits = loaded.model(given, use_cache=False, logits_to_keep=answer.shape[1]).logits
-    chances = torch.log_softmax(logits.float(), -1).gather(-1, answer[..., None])[..., 0]
-    return None, chances.mean(-1).exp()
+# -------------------------------------------------------------------------------------------------- two kinds of target
 
 
-def _meaning(loaded: Loaded, heard: Heard, read: Tensor, kept: Tensor, whole: Any) -> tuple[Tensor, Tensor]:
+class _Judge(Protocol):
+    """What a target is worth; both ways agree where a model is told its positions."""
+
+    def whole(self, ids: Tensor, counted: Tensor) -> Tensor:
+        """Rows [v, n] as they are, in one batch; only tokens that are `counted` [v, n] belong to the meaning."""
+        ...
+
+    def parts(self, ids: Tensor, there: Tensor) -> Tensor:
+        """Rows [v, n] without the tokens that are not `there` [v, n]; the others keep their positions."""
+        ...
+
+
+class _Answer:
+    """The probability of the answer that was heard, per token (the geometric mean)."""
+
+    def __init__(self, loaded: Loaded, heard: Heard):
+        self._model, self._ids = loaded.model, torch.tensor(heard.ids)
+        self._answer = torch.tensor(heard.answer_ids)
+        self._cache: Any = None  # keys and values of the whole text: what stands before a change never changes
+
+    def whole(self, ids: Tensor, counted: Tensor) -> Tensor:
+        given = torch.cat([ids, self._answer[:-1].expand(len(ids), -1)], 1)
+        return self._chance(self._model(given, use_cache=False, logits_to_keep=len(self._answer)).logits)
+
+    def parts(self, ids: Tensor, there: Tensor) -> Tensor:
+        changed = ~there | (ids != self._ids)
+        last = there.shape[1] - 1 - there.flip(1).int().argmax(1)  # the row that writes the answer's first token
+        same = torch.where(changed.any(1), changed.int().argmax(1), ids.shape[1]).minimum(last)
+        found = torch.empty(len(ids))
+        for some in _batches(there.sum(1) - same + len(self._answer), same):
+            found[some] = self._after(ids[some], there[some], int(same[some].min()))
+        return found
+
+    def _after(self, ids: Tensor, there: Tensor, same: int) -> Tensor:
+        """Some rows whose first `same` tokens are those of the whole text."""
+        n, many = ids.shape[1], len(self._answer)
+        kept = [row.nonzero()[:, 0] + same for row in there[:, same:]]
+        given = [torch.cat([row[at], self._answer[:-1]]) for row, at in zip(ids, kept, strict=True)]
+        place = [torch.cat([at, torch.arange(n, n + many - 1)]) for at in kept]
+        length = torch.tensor([len(row) for row in given])
+        slack = int(length.max() - length.min())
+        logits = self._model(
+            pad_sequence(given, batch_first=True),
+            position_ids=pad_sequence(place, batch_first=True),
+            attention_mask=torch.ones(len(ids), same + int(length.max()), dtype=torch.long),
+            past_key_values=self._start(same, len(ids)),
+            use_cache=same > 0,
+            logits_to_keep=many + slack,
+        ).logits
+        at = (slack - (length.max() - length))[:, None] + torch.arange(many)
+        return self._chance(logits.gather(1, at[..., None].expand(-1, -1, logits.shape[-1])))
+
+    def _start(self, same: int, rows: int) -> Any:
+        if not same:
+            return None
+        if self._cache is None:
+            self._cache = self._model(self._ids[None], use_cache=True, logits_to_keep=1).past_key_values
+        cache = copy.deepcopy(self._cache)
+        if same < len(self._ids):
+            cache.crop(same - len(self._ids))  # negative: so many tokens less
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+    def _chance(self, logits: Tensor) -> Tensor:
+        chances = torch.log_softmax(logits.float(), -1)
+        return chances.gather(-1, self._answer.expand(len(logits), -1)[..., None])[..., 0].mean(-1).exp()
+
+
+class _Meaning:
     """The cosine between the mean vector of what is there and that of the whole text."""
-    vectors = loaded.model(input_ids=read).last_hidden_state.float()
-    share = kept.float()[..., None]
-    mean = (vectors * share).sum(1) / share.sum(1).clamp_min(1.0)
-    return mean, torch.nn.functional.cosine_similarity(mean, mean if whole is None else whole[0], dim=-1)
+
+    def __init__(self, loaded: Loaded, heard: Heard):
+        self._model = loaded.model
+        whole = torch.tensor([heard.ids])
+        self._target = self._mean(self._model(input_ids=whole).last_hidden_state, torch.ones_like(whole))
+
+    def whole(self, ids: Tensor, counted: Tensor) -> Tensor:
+        return self._likeness(self._model(input_ids=ids).last_hidden_state, counted)
+
+    def parts(self, ids: Tensor, there: Tensor) -> Tensor:
+        found = torch.empty(len(ids))
+        for some in _batches(there.sum(1), torch.zeros(len(ids), dtype=torch.long)):
+            kept = [row.nonzero()[:, 0] for row in there[some]]
+            given = pad_sequence([row[at] for row, at in zip(ids[some], kept, strict=True)], batch_first=True)
+            mask = pad_sequence([torch.ones_like(at) for at in kept], batch_first=True)
+            place = pad_sequence(kept, batch_first=True)
+            vectors = self._model(input_ids=given, attention_mask=mask, position_ids=place).last_hidden_state
+            found[some] = self._likeness(vectors, mask)
+        return found
+
+    def _likeness(self, vectors: Tensor, share: Tensor) -> Tensor:
+        return torch.nn.functional.cosine_similarity(self._mean(vectors, share), self._target, dim=-1)
+
+    def _mean(self, vectors: Tensor, share: Tensor) -> Tensor:
+        weight = share.float()[..., None]
+        return (vectors.float() * weight).sum(1) / weight.sum(1)
+
+
+def _batches(length: Tensor, same: Tensor) -> Iterator[Tensor]:
+    """Rows that are worked on together [v]: alike in how much they share with the whole text, and in length."""
+    order = np.lexsort((length.numpy(), same.numpy()))
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end < len(order):
+            work = length[order[start : end + 1]] + same[order[start : end + 1]] - same[order[start]]
+            padded = int(work.max()) * len(work)
+            if padded <= TOKENS_AT_ONCE and int(work.sum()) >= (1 - WASTE) * padded:
+                continue
+        yield torch.from_numpy(order[start:end])
+        start = end
+
+
+# ------------------------------------------------------------------------------------------ leaving out, or muting
+
+
+def _plain(judge: _Judge, read: Tensor) -> Tensor:
+    """The support of rows as they are, some at a time."""
+    parts = read.split(_rows_at_once(read))
+    return torch.cat([judge.whole(some, torch.ones_like(some)) for some in parts])
+
+
+def _rows_at_once(rows: Tensor) -> int:
+    return max(1, TOKENS_AT_ONCE // rows.shape[1])
+
+
+def _muted(loaded: Loaded, judge: _Judge, ids: Tensor, there: Tensor) -> Tensor:
+    """The support when the other keys are muted in every read of the model: the definition."""
+
+    def rule(address: object, reading: Any) -> list:
+        removed = torch.nn.functional.pad(~some, (0, max(reading.shape[3] - some.shape[1], 0)))
+        keys = removed[:, : reading.shape[3]]
+        return [mute(keys)] if bool(keys.any()) else []
+
+    found = []
+    for some in there.split(_rows_at_once(there)):
+        with attach(loaded.model), bending(loaded.model, rule):
+            found.append(judge.whole(ids.expand_as(some), some))
+    return torch.cat(found)
+
+
+def _may_be_left_out(loaded: Loaded, heard: Heard, judge: _Judge) -> bool:
+    """Whether leaving tokens out is the same as muting them: tried on half of the document."""
+    if "position_ids" not in inspect.signature(loaded.model.forward).parameters or _windows(loaded.model.config):
+        return False
+    start, end = heard.document
+    inside = [i for i, (a, b) in enumerate(heard.offsets) if start <= a < b <= end]
+    there = torch.ones(1, len(heard.ids), dtype=torch.bool)
+    there[0, inside[: (len(inside) + 1) // 2]] = False
+    if not bool(there.any()):
+        return False
+    ids = torch.tensor([heard.ids])
+    short, defined = judge.parts(ids, there), _muted(loaded, judge, ids, there)
+    return bool(((short - defined).abs() <= SAME * defined.abs()).all())
+
+
+def _windows(config: Any) -> bool:
+    """Whether some layer reads a window only; whatever is left out would move keys into it."""
+    kinds = getattr(config, "layer_types", None) or []
+    return bool(getattr(config, "sliding_window", None)) or any(kind != "full_attention" for kind in kinds)

@@ -31,12 +31,12 @@ ROWS_AT_ONCE = 128
 KEPT_AT_MOST = 2**24  # weights of other normalisers than softmax are kept: so many numbers, and no more
 
 
-def bend(reading: Reading, bends: Bend | Sequence[Bend]) -> Reading:
+def bend(reading: Reading, bends: Bend | Sequence[Bend], *, in_place: bool = False) -> Reading:
     """The same read with other masses: Odds, Share and mute on marked keys (`recuerdo.read.remix` has the arithmetic).
 
     The result is a Reading like any other: `mixed`, exact `weights`, `mass`, summaries, gradients. Its `lse` is that
     of the read before, and `bent` tells the masses of every bend, before and after. Costs one small read of the marked
-    keys; memory O(N).
+    keys; memory O(N). With `in_place` the mixed values of `reading` may be written over, which spares a copy.
 
     Raises ShapeError for bends that do not fit the read, ReadError for bends that contradict each other, for a reading
     that is bent already, and for long reads whose normaliser is not softmax.
@@ -51,7 +51,7 @@ def bend(reading: Reading, bends: Bend | Sequence[Bend]) -> Reading:
     if reading.lse is None:
         return _bend_kept(reading, regions)
     if reading.kept is None and fused_refuses(pairing) is None:
-        mixed, masses, factors = _bend_fused(reading, regions)
+        mixed, masses, factors = _bend_fused(reading, regions, in_place)
     else:
         mixed, masses, factors = _bend_blocks(pairing, value, regions)
     bias = RegionBias(factors.movedim(0, -1), regions.of)
@@ -64,7 +64,7 @@ def bend(reading: Reading, bends: Bend | Sequence[Bend]) -> Reading:
 # ------------------------------------------------------------------------------------------------------------- fused
 
 
-def _bend_fused(reading: Reading, regions: Regions) -> tuple[Tensor, Tensor, Tensor]:
+def _bend_fused(reading: Reading, regions: Regions, in_place: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(mixed [b, h, q, e], log-masses and log-factors [r + 1, b, h, q])."""
     pairing, value, lse, mixed = reading.pairing, reading.value, reading.part.lse, reading.mixed
     parts = [pieces_of(pairing, value, regions.keys(i)) for i in range(len(regions.bends))]
@@ -90,7 +90,8 @@ def _bend_fused(reading: Reading, regions: Regions) -> tuple[Tensor, Tensor, Ten
         base, kept = torch.where(lost[..., None], other.mixed, mixed), factors[-1].exp()
         scale = torch.where(lost, (masses[-1] + factors[-1]).exp(), kept)
         kept = kept.masked_fill(lost, 0.0)
-    out = base * scale[..., None].to(base.dtype)
+    by = scale[..., None].to(base.dtype)
+    out = base.mul_(by) if (in_place or base is not mixed) and not base.requires_grad else base * by
     share = (masses[:-1] + factors[:-1]).exp() - before * kept
     for i, pieces in enumerate(parts):
         out = _plus(out, share[i], pieces)

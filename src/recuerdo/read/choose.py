@@ -89,4 +89,4 @@ def read(
     else:
         raise ReadError(f"there is no path {path!r}: pass 'auto', 'fused', 'matmul', 'tiled' or 'plain'")
     reading = Reading(part, pairing, value, path=path, kept=kept)
-    return hear(bend(reading, wishes(reading)))
+    return hear(bend(reading, wishes(reading), in_place=True))

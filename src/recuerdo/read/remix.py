@@ -141,7 +141,7 @@ def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
     visible = ~torch.isneginf(log_mass)
     safe = log_mass.masked_fill(~visible, 0.0)
     shape = log_mass.shape[1:]
-    factor = log_mass.new_zeros((len(bends) + 1, *shape))  # log-factors of odds
+    factor = log_mass.new_zeros((len(bends) + 1, *shape))  # log-factors of odds, logs of shares
     wish = torch.zeros_like(factor)  # shares
     fixed = torch.zeros_like(visible)
     for number, bend in enumerate(bends):
@@ -149,6 +149,7 @@ def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
         if isinstance(bend, Share):
             fixed[number] = here & visible[number]
             wish[number] = fixed[number] * amount
+            factor[number].masked_fill_(fixed[number], math.log(amount) if amount else -math.inf)
         elif isinstance(amount, Tensor):
             factor[number] = torch.where(here, amount.log()[None, :, None], 0.0)
         else:
@@ -159,7 +160,9 @@ def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
     pool = (safe + factor).masked_fill(~free, -torch.inf)
     total = torch.logsumexp(pool.masked_fill(~has_free, 0.0), 0)
     given = wish.sum(0).clamp_max(1.0)
-    asked = torch.where(has_free, wish, wish / given.clamp_min(1e-30)).log()
+    asked = factor
+    if not bool(has_free.all()):  # rows that see marked keys only: the shares are made to sum to one
+        asked = factor - given.clamp_min(1e-30).log().masked_fill(has_free, 0.0)
     out = torch.where(fixed, asked - safe, factor + (torch.log1p(-given) - total))
     undefined = ~has_free & (given <= 0)
     return torch.where(visible & ~undefined, out, 0.0)
