@@ -25,17 +25,24 @@ RAISED = {
 
 def test_the_public_names_are_these():
     assert sorted(recuerdo.__all__) == [
+        "Mark",
         "Mask",
+        "Profile",
         "Reading",
         "RecuerdoError",
         "__version__",
+        "ask_steered",
         "attach",
+        "bend",
         "causal",
+        "learn_profile",
         "lengths",
         "load",
         "look",
         "merge",
         "read",
+        "steer",
+        "trust",
         "watch",
         "window",
     ]
@@ -49,14 +56,16 @@ def test_every_public_name_resolves_and_is_documented(name):
         assert (found.__doc__ or "").strip()
 
 
-@pytest.mark.parametrize("room", ["recuerdo.read", "recuerdo.bridge", "recuerdo.workbench", "recuerdo.explain.render"])
+@pytest.mark.parametrize(
+    "room", ["recuerdo.read", "recuerdo.bridge", "recuerdo.steer", "recuerdo.workbench", "recuerdo.explain.render"]
+)
 def test_every_name_of_a_room_resolves(room):
     module = importlib.import_module(room)
     for name in module.__all__:
         getattr(module, name)
 
 
-@pytest.mark.parametrize("room", ["recuerdo", "recuerdo.bridge", "recuerdo.workbench"])
+@pytest.mark.parametrize("room", ["recuerdo", "recuerdo.bridge", "recuerdo.steer", "recuerdo.workbench"])
 def test_an_unknown_name_is_an_attribute_error(room):
     module = importlib.import_module(room)
     with pytest.raises(AttributeError, match=f"^module '{room}' has no attribute 'nope'$"):

@@ -16,10 +16,17 @@ _HOMES = {
     "causal": "recuerdo.read",
     "lengths": "recuerdo.read",
     "window": "recuerdo.read",
+    "bend": "recuerdo.read",
     "attach": "recuerdo.bridge",
     "watch": "recuerdo.workbench",
     "load": "recuerdo.workbench",
     "look": "recuerdo.workbench",
+    "Mark": "recuerdo.steer",
+    "Profile": "recuerdo.steer",
+    "steer": "recuerdo.steer",
+    "ask_steered": "recuerdo.workbench",
+    "learn_profile": "recuerdo.workbench",
+    "trust": "recuerdo.workbench",
     "RecuerdoError": "recuerdo.errors",
 }
 __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

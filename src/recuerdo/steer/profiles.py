@@ -5,6 +5,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Profile:
         return replace(mark, action=self.action, amount=self.amount, scope=scope)
 
     def strengths_at(self, amount: float | None) -> dict[tuple[int, int], float] | None:
-        """The factor of every head, for a mark of this amount: at `self.amount` those of the profile; None = one for all.
+        """The factor of every head for a mark of this amount, those of the profile at `self.amount`; None = one for all.
 
         Between, all are raised to one power, so that a dose curve turns all heads together.
         """
@@ -91,20 +92,31 @@ def profiles_folder() -> Path:
     return journal_folder() / "profiles"
 
 
+def shipped_profiles() -> list[str]:
+    """The names of the profiles that come with the package."""
+    return sorted(path.name.removesuffix(".json") for path in files("recuerdo.steer").joinpath("shipped").iterdir())
+
+
 def load_profile(name: str | Path, folder: Path | None = None) -> Profile:
-    """A profile by its name or the path of its file. Raises MarkError when there is none, or it is damaged."""
+    """A profile by its name or the path of its file: a person's own before one that comes with the package.
+
+    Raises MarkError when there is none, or it is damaged.
+    """
     path = Path(name)
     if path.suffix != ".json":
         path = (folder or profiles_folder()) / f"{name}.json"
+        if not path.exists() and str(name) in shipped_profiles():
+            path = Path(str(files("recuerdo.steer").joinpath(f"shipped/{name}.json")))
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         check_version(data.pop("version", None), f"the profile {path.name}")
         data["heads"] = tuple(tuple(pair) for pair in data["heads"])
         return build(Profile, data, "a profile")
     except FileNotFoundError:
-        there = sorted(p.stem for p in path.parent.glob("*.json"))
-        known = f": there is {', '.join(there)}" if there else ": make one with `recuerdo steer --profile`"
-        raise MarkError(f"there is no profile {path.stem!r}{known}") from None
+        there = sorted({p.stem for p in path.parent.glob("*.json")} | set(shipped_profiles()))
+        raise MarkError(
+            f"there is no profile {path.stem!r}: there is {', '.join(there)}, and `recuerdo profile` makes others"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, MarkError):
             raise

@@ -1,17 +1,22 @@
 """Composes one run: the only room that brings models, marks and evidence together."""
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["load", "look", "watch"]  # pyright: ignore[reportUnsupportedDunderAll]
+_HOMES = {
+    "watch": "recuerdo.bridge",
+    "load": "recuerdo.workbench.looking",
+    "look": "recuerdo.workbench.looking",
+    "steer": "recuerdo.workbench.steering",
+    "ask_steered": "recuerdo.workbench.steering",
+    "dose_curve": "recuerdo.workbench.steering",
+    "learn_profile": "recuerdo.workbench.profiling",
+    "trust": "recuerdo.workbench.trusting",
+}
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "watch":
-        from recuerdo.bridge import watch
-
-        return watch
-    if name in ("load", "look"):
-        from recuerdo.workbench import looking
-
-        return getattr(looking, name)
-    raise AttributeError(f"module 'recuerdo.workbench' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recuerdo.workbench' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -28,12 +28,14 @@ from recuerdo.workbench.steering import steer
 
 KEPT = 128  # next words whose probabilities are remembered, at so many places of a text
 PLACES = 48
+RATES = {"lora": 2e-3, "full": 5e-5}
 SPOKEN = 16  # tokens of an answer that nobody gave
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """How to teach. `method`: lora (adapters of this `rank` in the attention) or full (all parameters).
+    """How to teach. `method`: lora (adapters of this `rank` in the attention) or full (all parameters), at the highest
+    learning rate `lr` (None = what suits the method, RATES).
 
     The weights say what each loss counts. `layers`: only these (None = those that the marks bend). `check`: the share
     of the feedback that is held out, never taught, and measured beside the rest. `own_answers`: where no answer is
@@ -42,7 +44,7 @@ class Lesson:
 
     method: str = "lora"
     steps: int = 40
-    lr: float = 2e-3
+    lr: float | None = None
     rank: int = 8
     batch: int = 2
     mass_weight: float = 10.0
@@ -65,7 +67,7 @@ class Lesson:
 
     def pace(self) -> Pace:
         """Steps and learning rates."""
-        return Pace(self.steps, self.lr)
+        return Pace(self.steps, RATES.get(self.method, 1e-3) if self.lr is None else self.lr)
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,13 @@ def _answer(loaded: Loaded, entry: Feedback, text: str, steered: Any) -> list[in
         return hear_answer(loaded, entry.text, entry.question, generate=SPOKEN).answer_ids
     with steered():
         return hear_answer(loaded, entry.text, entry.question, generate=SPOKEN).answer_ids
+
+
+def paths_of(loaded: Loaded, case: Case, lesson: Lesson) -> list[str]:
+    """The modules that read while the model hears a case, in the layers of the lesson."""
+    with watch(loaded.model) as seen:
+        _logits(loaded, case.given, case.speaking)
+    return [path for path in seen.paths if lesson.layers is None or layer_of(path) in lesson.layers]
 
 
 def _wanted(reading: Reading, layers: Sequence[int] | None) -> bool:

@@ -17,7 +17,7 @@ from recuerdo.steer.journal import Feedback
 from recuerdo.steer.places import Quote, Span
 from recuerdo.steer.placing import on_tokens
 from recuerdo.train.fit import Step, fit, rounds
-from recuerdo.workbench.cases import Case, Known, Lesson, Numbers, case_of, figures, losses
+from recuerdo.workbench.cases import Case, Known, Lesson, Numbers, case_of, figures, losses, paths_of
 from recuerdo.workbench.looking import Progress
 
 __all__ = ["Lesson", "Numbers", "Taught", "teach"]
@@ -143,7 +143,7 @@ def _own(model: str | Path | Loaded, lesson: Lesson, say: Progress) -> Loaded:
 def _train(loaded: Loaded, cases: Sequence[Case], lesson: Lesson, say: Progress) -> list[Step]:
     """The lesson itself; afterwards the weights are the taught ones."""
     steps: list[Step] = []
-    reads = {path for case in cases for path in case.aims} or None
+    reads = {path for case in cases for path in case.aims} or paths_of(loaded, cases[0], lesson)
     with training(loaded.model, lesson.method, reads=reads, rank=lesson.rank, seed=lesson.seed) as learned:
         batches = rounds(cases, min(lesson.batch, len(cases)), lesson.seed)
         say("teaching", 0, lesson.steps)

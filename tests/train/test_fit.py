@@ -1,0 +1,317 @@
+"""The loop: what it yields, that it learns, and what is left behind when it is left."""
+
+import math
+import os
+import signal
+import threading
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from recuerdo.errors import InputError
+from recuerdo.read import causal, read, watch
+from recuerdo.steer.losses import mass_loss, right_reasons
+from recuerdo.train import Checked, Pace, Saved, Step, fit, rounds
+
+TARGET = torch.tensor([1.0, -2.0, 0.5])
+
+
+def squared(parameter):
+    return lambda item: (parameter - TARGET).square().sum()
+
+
+def parameter(start=0.0):
+    return nn.Parameter(torch.full((3,), start))
+
+
+# ------------------------------------------------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("shape", ["cosine", "constant"])
+def test_it_finds_the_least(shape):
+    learned = parameter()
+    events = list(fit(squared(learned), [learned], rounds([0], 1), Pace(300, 0.05, shape=shape)))
+    assert [type(event) for event in events] == [Step] * 300
+    assert [event.number for event in events] == list(range(1, 301))
+    assert torch.allclose(learned.detach(), TARGET, atol=0.05)
+    assert events[-1].loss < 1e-2 < events[0].loss
+    assert learned.grad is None
+
+
+def test_the_gradient_of_a_batch_is_the_mean_of_its_items():
+    at_once, one_by_one = parameter(), parameter()
+    items = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 0.0, 5.0])]
+    steps = Pace(7, 0.1, clip=1e9)
+    for _ in fit(lambda x: ((one_by_one - x) ** 2).sum(), [one_by_one], [items] * 7, steps):
+        pass
+    both = torch.stack(items)
+    for _ in fit(lambda _: ((at_once - both) ** 2).sum(1).mean(), [at_once], [[0]] * 7, steps):
+        pass
+    assert torch.allclose(at_once, one_by_one, atol=1e-6)
+
+
+def test_the_parts_of_a_loss_are_told_by_name_and_add_up():
+    learned = parameter()
+
+    def parts(item):
+        return {"near": (learned - TARGET).square().sum(), "small": item * learned.abs().sum()}
+
+    first = next(fit(parts, [learned], [[1.0, 3.0]], Pace(1)))
+    assert first.parts == {"near": pytest.approx(5.25), "small": 0.0}
+    assert first.loss == pytest.approx(5.25)
+    assert first.norm == pytest.approx(2 * TARGET.norm().item())
+
+
+def test_long_gradients_are_clipped():
+    """With the clip the size of the gradient does not matter, so both runs go the same way."""
+    small, large = parameter(), parameter()
+    for factor, learned in ((1.0, small), (1e6, large)):
+        pace = Pace(5, 0.1, clip=0.1)
+        for event in fit(lambda _: factor * (learned - TARGET).square().sum(), [learned], rounds([0], 1), pace):
+            assert event.norm > 0.1
+    assert torch.allclose(small, large, atol=1e-4)
+
+
+def test_the_rate_rises_then_falls():
+    pace = Pace(100, 1.0, warmup=0.1)
+    rates = [pace.rate(step) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([i / 10 for i in range(1, 11)])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates[54] == pytest.approx(0.55)  # half way down
+    assert {Pace(100, 1.0, shape="constant", warmup=0).rate(step) for step in range(1, 101)} == {1.0}
+    assert Pace(1).rate(1) == Pace(1).lr
+
+
+def test_the_same_seed_makes_the_same_run():
+    def run(seed):
+        learned = parameter()
+        batches = rounds([torch.randn(3, generator=torch.Generator().manual_seed(i)) for i in range(5)], 2, seed)
+        return [event.loss for event in fit(lambda x: (learned - x).square().sum(), [learned], batches, Pace(20))]
+
+    assert run(1) == run(1) != run(2)
+
+
+def test_every_round_holds_every_item_once():
+    drawn = [x for batch in islice(rounds("abcdefg", 3, seed=4), 14) for x in batch]
+    for i in range(6):
+        assert sorted(drawn[7 * i : 7 * i + 7]) == list("abcdefg")
+    assert drawn[:7] != drawn[7:14]
+
+
+# ------------------------------------------------------------------------------------------------------ check and save
+
+
+@pytest.mark.parametrize(("every", "at"), [(0, [5]), (2, [2, 4, 5]), (5, [5])])
+def test_check_and_save_come_every_so_often_and_at_the_end(every, at):
+    learned = parameter()
+    events = list(
+        fit(
+            squared(learned),
+            [learned],
+            rounds([0], 1),
+            Pace(5),
+            every=every,
+            check=lambda: {"first": learned[0].item()},
+            save=lambda: Path("here"),
+        )
+    )
+    assert [event.number for event in events if isinstance(event, Checked)] == at
+    assert [event.number for event in events if isinstance(event, Saved)] == at
+    assert next(e for e in events if isinstance(e, Saved)).path == Path("here")
+    assert next(e for e in reversed(events) if isinstance(e, Checked)).numbers == {"first": learned[0].item()}
+    kinds = [type(event).__name__ for event in events[-3:]]
+    assert kinds == ["Step", "Checked", "Saved"]
+
+
+# ------------------------------------------------------------------------------------------------------------- leaving
+
+
+def test_leaving_the_loop_keeps_whole_steps_and_no_gradients():
+    learned, reference = parameter(), parameter()
+    for event in fit(squared(learned), [learned], rounds([0], 1), Pace(10)):
+        if event.number == 4:
+            break
+    steps = fit(squared(reference), [reference], rounds([0], 1), Pace(10))
+    list(islice(steps, 4))
+    steps.close()
+    assert torch.equal(learned, reference)
+    assert reference.grad is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent to oneself")
+@pytest.mark.parametrize("moment", ["while the loss is computed", "while the weights change"])
+def test_ctrl_c_leaves_the_weights_of_a_whole_step(moment, monkeypatch):
+    """All parameters have seen the same number of steps."""
+    learned = [parameter(), parameter(), parameter()]
+    calls = 0
+
+    def interrupt(*_):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    def loss(item):
+        if moment == "while the loss is computed":
+            interrupt()
+        return sum((p - TARGET).square().sum() for p in learned)
+
+    if moment == "while the weights change":
+        step = torch.optim.AdamW.step
+
+        def broken(self, *told):
+            interrupt()
+            return step(self, *told)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    before = signal.getsignal(signal.SIGINT)
+    done = 0
+    with pytest.raises(KeyboardInterrupt):
+        for event in fit(loss, learned, rounds([0], 1), Pace(10)):
+            done = event.number
+    made = 2 if moment == "while the loss is computed" else 3  # the step that was begun is made
+    reference = [parameter(), parameter(), parameter()]
+    whole = fit(lambda _: sum((p - TARGET).square().sum() for p in reference), reference, rounds([0], 1), Pace(10))
+    monkeypatch.undo()
+    list(islice(whole, made))
+    assert done == 2
+    assert all(torch.equal(a, b) for a, b in zip(learned, reference, strict=True))
+    assert all(p.grad is None for p in learned)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_it_runs_in_another_thread():
+    learned, events = parameter(), []
+    run = threading.Thread(target=lambda: events.extend(fit(squared(learned), [learned], rounds([0], 1), Pace(3))))
+    run.start()
+    run.join()
+    assert len(events) == 3
+
+
+def test_a_loss_that_is_not_finite_changes_nothing():
+    learned = parameter()
+    start = learned.detach().clone()
+    with pytest.raises(InputError, match="the loss of step 1 is nan: lower the learning rate"):
+        list(fit(lambda _: learned.sum() * math.nan, [learned], rounds([0], 1), Pace(3)))
+    with pytest.raises(InputError, match="the gradient of step 1 is inf: lower the learning rate"):
+        list(fit(lambda _: learned.sqrt().sum(), [learned], rounds([0], 1), Pace(3)))  # steep without end at 0
+    assert torch.equal(learned, start)
+    assert learned.grad is None
+
+
+REFUSED = {
+    "no step": (lambda: Pace(0), "is no pace: at least 1 step, lr and clip above 0"),
+    "no rate": (lambda: Pace(3, lr=math.nan), "is no pace"),
+    "warmup beyond": (lambda: Pace(3, warmup=1.5), "warmup a share of the steps"),
+    "unknown shape": (lambda: Pace(3, shape="cosin"), "there is no shape 'cosin': choose cosine or constant"),
+    "no parameters": (lambda: next(fit(len, [], [[0]], Pace(3))), "there is nothing to train: no parameters"),
+    "no items": (lambda: next(rounds([], 2)), "there is nothing to draw batches from: give at least one item"),
+    "batch of none": (lambda: next(rounds([1], 0)), "a size of 1 or more"),
+    "batches that end": (
+        lambda: list(fit(squared(P), [P], [[0]] * 2, Pace(3))), "the batches ended after 2 of 3 steps: give more, or"
+    ),
+}  # fmt: skip
+P = parameter()
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_said(case):
+    call, words = REFUSED[case]
+    with pytest.raises(InputError) as error:
+        call()
+    assert words in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------- losses from marks, with fit
+
+
+class Own(nn.Module):
+    """Two layers of attention that call our read."""
+
+    def __init__(self, words: int, width: int = 16):
+        super().__init__()
+        self.words = nn.Embedding(words, width)
+        self.layers = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(2))
+        self.head = nn.Linear(width, words)
+
+    def forward(self, ids):
+        x = self.words(ids)
+        for layer in self.layers:
+            q, k, v = layer(x).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+            x = x + read(q, k, v, mask=causal).mixed.transpose(1, 2).flatten(2)
+        return self.head(x)
+
+
+def test_marks_teach_an_own_model_where_to_look():
+    torch.manual_seed(0)
+    model = Own(20)
+    ids = torch.randint(0, 20, (6, 9), generator=torch.Generator().manual_seed(1))
+    keys = ids < 5  # the words that matter; the last word shall read them
+    keys[:, 2] = True
+    rows = torch.arange(9) == 8
+
+    def loss(item):
+        with watch(model) as seen:
+            model(ids)
+        return {path: mass_loss(reading.log_mass(keys), 0.9, rows) for path, reading in seen.items()}
+
+    def mass():
+        with torch.no_grad(), watch(model) as seen:
+            model(ids)
+        return min(reading.log_mass(keys).exp()[:, :, -1].mean().item() for reading in seen.values())
+
+    before = mass()
+    for _ in fit(loss, model.parameters(), rounds([0], 1), Pace(60, 0.02)):
+        pass
+    assert before < 0.6
+    assert mass() == pytest.approx(0.9, abs=0.05)
+
+
+def test_right_reasons_fine_tune_a_hugging_face_encoder():
+    """A decoy word tells the class in training only; the penalty on its embeddings makes the model read the other word.
+
+    The penalty is differentiated twice, which fused attention cannot: the model runs on its eager attention.
+    """
+
+    def batch(seed, decoy_is_right):
+        draw = torch.Generator().manual_seed(seed)
+        classes = torch.randint(0, 2, (64,), generator=draw)
+        decoys = classes if decoy_is_right else torch.randint(0, 2, (64,), generator=draw)
+        ids = torch.randint(10, 20, (64, 6), generator=draw)
+        ids[:, 1], ids[:, 4] = 2 + decoys, 4 + classes
+        return ids, classes
+
+    wrong = torch.zeros(64, 6)
+    wrong[:, 1] = 1
+    right = {}
+    for weight in (0.0, 30.0):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = transformers.BertConfig(
+            vocab_size=20, max_position_embeddings=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **sizes
+        )
+        model = transformers.BertForSequenceClassification._from_config(config, attn_implementation="eager")
+
+        def loss(item):
+            ids, classes = item
+            words = model.get_input_embeddings()(ids)
+            answer = model(inputs_embeds=words).logits.log_softmax(-1)
+            return {
+                "class": nn.functional.nll_loss(answer, classes),
+                "reasons": weight * right_reasons(answer, words, wrong),
+            }
+
+        items = [batch(seed, True) for seed in range(4)]
+        for _ in fit(loss, model.parameters(), rounds(items, 1), Pace(60, 5e-3)):
+            pass
+        ids, classes = batch(99, False)
+        with torch.no_grad():
+            right[weight] = (model(ids).logits.argmax(-1) == classes).float().mean().item()
+    print(right)
+    assert right[0.0] < 0.9
+    assert right[30.0] > 0.97
