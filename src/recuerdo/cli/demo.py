@@ -12,6 +12,11 @@ from recuerdo.cli.look import writable
 from recuerdo.cli.progress import progress_bar
 
 QUESTION = "What did Jacob Devlin and his colleagues train?"
+COLOURS = (
+    "Previously, the lighthouse of Vell was painted red. Now the lighthouse of Vell is painted green.",
+    "What colour is the lighthouse of Vell?",
+    "Previously, the lighthouse of Vell was painted red.",
+)
 
 
 def demo(
@@ -24,7 +29,7 @@ def demo(
 
     console = Console(highlight=False)
     document = files("recuerdo.cli").joinpath("texts/history.txt").read_text(encoding="utf-8")
-    console.print("[bold]recuerdo[/] [dim]· a tour in three steps[/]\n")
+    console.print("[bold]recuerdo[/] [dim]· a tour in four steps[/]\n")
     console.print("[bold]1[/]  One read: two words look at three others. The weights of each row sum to one.\n")
     _one_read(console)
     length = len(document.split())
@@ -34,21 +39,57 @@ def demo(
     )
     with progress_bar() as report:
         from recuerdo.explain import render
-        from recuerdo.workbench.looking import look
+        from recuerdo.workbench.looking import load, look
 
-        taken = look("smollm2", document, question=QUESTION, generate=32, progress=report)
+        model = load("smollm2", progress=report)
+        taken = look(model, document, question=QUESTION, generate=32, progress=report)
         seen = taken.draw_map(progress=report).evidence
     seen.command = "recuerdo demo"
     render.show(seen, console)
     render.write(seen, out)
+    _steering(console, model)
     size = out.stat().st_size / 1e6
     console.print(
-        f"\n[bold]3[/]  All of it, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
+        f"\n[bold]4[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
     )
     console.print("    Choose a word of the answer there; the text below shows what that word read.\n")
     console.print('[dim]Your own: recuerdo look --text-file FILE --question "…" --out page.html[/]')
+    console.print(
+        '[dim]          recuerdo steer --text-file FILE --question "…" --boost "words of it" --profile smollm2-facts[/]'
+    )
     if show and sys.stdout.isatty():
         webbrowser.open(out.resolve().as_uri())
+
+
+def _steering(console, model) -> None:
+    """One sentence is marked, and the answer follows the mark."""
+    from recuerdo.steer.marks import boost
+    from recuerdo.steer.profiles import load_profile
+    from recuerdo.workbench.steering import ask_steered
+
+    text, question, marked = COLOURS
+    profile = load_profile("smollm2-facts")
+    with progress_bar() as report:
+        asked = ask_steered(
+            model,
+            text,
+            profile.mark(boost(marked, 4.0)),
+            question=question,
+            generate=8,
+            profile=profile,
+            progress=report,
+        )
+    shares = [f"{100 * mass:.0f} %" for mass in asked.guard.mass]
+    console.print(
+        "\n[bold]3[/]  Look here, not there. A person marks one sentence, and the model obeys in its attention:\n"
+    )
+    console.print(f"    [underline]{marked}[/]{text[len(marked) :]}\n    [italic]{question}[/]\n")
+    console.print(f"    before   {asked.before.heard.answer.strip()}")
+    console.print(f"    after    [bold]{asked.after.heard.answer.strip()}[/]")
+    console.print(
+        f"    [dim]read of the marked sentence {shares[0]} → {shares[1]}; {asked.guard.kl:.1f} nats a step from its own "
+        "answer[/]"
+    )
 
 
 def _one_read(console) -> None:

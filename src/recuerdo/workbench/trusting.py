@@ -252,7 +252,8 @@ def sanity_of(
 ) -> dict[str, Randomisation]:
     """The maps of the same words in models whose layers are more and more random, from the last one down.
 
-    Two seeds; the answer that was heard is forced. Inside, the model is changed; afterwards it is as before.
+    Two seeds; the answer that was heard is forced. Inside, the model is changed; afterwards it is as before. A map
+    whose units are all equal has no order that could be kept: it is left out.
     """
     layers, count = _layers(look.loaded.model), int(unit_of[-1]) + 1
 
@@ -276,6 +277,7 @@ def sanity_of(
     return {
         name: randomisation(trained[name], {step: np.stack(rows) for step, rows in found[name].items()})
         for name in names
+        if np.ptp(trained[name]) > 0
     }
 
 
