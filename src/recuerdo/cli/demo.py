@@ -87,8 +87,7 @@ def _steering(console, model) -> None:
     console.print(f"    before   {asked.before.heard.answer.strip()}")
     console.print(f"    after    [bold]{asked.after.heard.answer.strip()}[/]")
     console.print(
-        f"    [dim]read of the marked sentence {shares[0]} → {shares[1]}; {asked.guard.kl:.1f} nats a step from its own "
-        "answer[/]"
+        f"    [dim]read of it {shares[0]} → {shares[1]}; {asked.guard.kl:.1f} nats a step from its own answer[/]"
     )
 
 
