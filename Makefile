@@ -21,6 +21,8 @@ check: $(VENV)/.ready-dev
 bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/read.py --quick
 	$(BIN)/python benchmarks/look.py --quick
+	$(BIN)/python benchmarks/steer.py --quick
+	$(BIN)/python benchmarks/truth.py --quick
 
 web:
 	cd web && npm ci && npm run build
