@@ -1,8 +1,8 @@
-"""Train foreign models: which parameters, through low-rank adapters (LoRA, by `peft`) or all; and save what was learned.
+"""Train foreign models: through low-rank adapters (LoRA, by `peft`) or as a whole; save what was learned.
 
 An adapter adds a product of two narrow matrices to a linear layer (Hu et al. 2021, arXiv 2106.09685). While it is
-trained the weights of the model stand still; at the end it is added into them, so that what is saved is a model like any
-other, which needs neither peft nor us.
+trained the weights of the model stand still; at the end it is added into them: what is saved is a model like any other,
+which needs neither peft nor us.
 """
 
 import errno
@@ -95,7 +95,8 @@ def _linears(model: nn.Module, reads: Iterable[str]) -> list[str]:
     names = [name for name, m in model.named_modules() if type(m).__name__ in LINEAR and name.startswith(paths)]
     if not names:
         raise ModelError(
-            f"the attention of {type(model).__name__} holds no linear layer that LoRA could adapt: choose the method full"
+            f"the attention of {type(model).__name__} holds no linear layer that LoRA could adapt: "
+            "choose the method full"
         )
     return names
 
@@ -114,7 +115,7 @@ def _restore(model: nn.Module, frozen: Mapping[str, bool]) -> None:
         parameter.requires_grad_(frozen.get(name, True))
 
 
-# ---------------------------------------------------------------------------------------------------------------- saving
+# -------------------------------------------------------------------------------------------------------------- saving
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:
@@ -130,7 +131,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def save(loaded: Loaded, folder: str | os.PathLike[str], card: Mapping[str, Any] | None = None) -> Path:
-    """Write a model as safetensors, with configuration and tokenizer, to a new or empty folder: whole or not at all.
+    """Write a model with its tokenizer, as safetensors, to a new or empty folder: whole or not at all.
 
     `load(folder)` and `--model folder` read it again, so does Transformers. `card` goes to teaching.json beside it.
     Raises InputError for a folder that cannot be used, ModelError when it cannot be written.

@@ -34,9 +34,9 @@ class Batch:
         return found
 
     def behind(self) -> Tensor:
-        """The tokens that begin behind the document: bool [b, t]."""
+        """The tokens that begin behind the document, at least the one that chooses the answer's first: bool [b, t]."""
         keys = [
-            torch.tensor([start >= document[1] and end > start for start, end in offsets])
+            torch.tensor([*(start >= document[1] and end > start for start, end in offsets[:-1]), True])
             for offsets, document in zip(self.offsets, self.documents, strict=True)
         ]
         columns = self.columns(keys)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recuerdo.cli import compare, demo, look, marks, models, profile, steer, truth
+from recuerdo.cli import compare, demo, look, marks, models, profile, steer, teach, truth
 from recuerdo.errors import RecuerdoError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command(name="look", epilog=look.EXAMPLES)(look.look)
 app.command(name="compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="steer", epilog=steer.EXAMPLES)(steer.steer)
 app.command(name="truth", epilog=truth.EXAMPLES)(truth.truth)
+app.command(name="teach", epilog=teach.EXAMPLES)(teach.teach)
 app.command(name="profile", epilog=profile.EXAMPLES)(profile.profile)
 app.command(name="demo")(demo.demo)
 app.add_typer(marks.app, name="marks")

@@ -33,12 +33,13 @@ def teach(
     method: Annotated[
         str, typer.Option("--method", help="lora (adapters in the attention, by peft) or full (all parameters).")
     ] = "lora",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 40,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 30,
     rate: Annotated[float | None, typer.Option("--lr", help="Learning rate (lora 2e-3, full 5e-5).")] = None,
     rank: Annotated[int, typer.Option("--rank", min=1, help="Rank of the adapters.")] = 8,
     mass_weight: Annotated[float, typer.Option("--mass-weight", help="What looking at the marks counts.")] = 10.0,
     answer_weight: Annotated[float, typer.Option("--answer-weight", help="What the wanted answers count.")] = 1.0,
     keep_weight: Annotated[float, typer.Option("--keep-weight", help="What staying itself counts.")] = 1.0,
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="Read on where the journal is damaged.")] = False,
     own_answers: Annotated[
         bool, typer.Option("--own-answers", help="Where no answer is wanted, learn what the steered model answers.")
     ] = False,
@@ -52,11 +53,12 @@ def teach(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Train a model on the feedback in the journal, and see what changed: where it looks, what it answers, the damage."""
+    """Train a model on the feedback in the journal, and see what changed: looks, answers, damage."""
     from recuerdo.steer.journal import Journal
 
     kept = Journal(journal)
-    entries = [kept.find(prefix) for prefix in only] if only else kept.entries()
+    found = [kept.find(prefix, skip_damaged=skip_damaged) for prefix in only or ()]
+    entries = list(dict.fromkeys(found)) if only else kept.entries(skip_damaged=skip_damaged)
     if not entries:
         raise JournalError(f"no feedback is kept in {kept.path} yet: keep some with `recuerdo steer --keep`")
     with progress_bar() as report:

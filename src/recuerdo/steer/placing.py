@@ -38,6 +38,20 @@ def on_tokens(
     return found
 
 
+def on_prompt(
+    marks: Sequence[Mark], text: str, prompt: str, offsets: Sequence[tuple[int, int]], document: tuple[int, int]
+) -> list[Tensor]:
+    """The tokens of a prompt, bool [n] for each mark, for marks that count their characters in `text`.
+
+    `document` is where the prompt has the text: whole, or without the blanks at its ends, which a chat template may
+    strip. Raises MarkError as `on_tokens` does.
+    """
+    start, end = document
+    shift = max(text.find(prompt[start:end]), 0) - start
+    inside = [(max(a, start) + shift, min(b, end) + shift) if a < end and b > start else (0, 0) for a, b in offsets]
+    return on_tokens(marks, text, inside)
+
+
 def _visible(text: str, start: int, end: int) -> tuple[int, int]:
     """A token's characters without the space around them; (0, 0) for none."""
     piece = text[start:end]

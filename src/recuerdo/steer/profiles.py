@@ -22,7 +22,8 @@ class Profile:
     """The heads of a model that obey marks best, and how strongly to mark.
 
     `amount`: the strength in all of them; `strengths`: factors on the odds, one for each head, whose geometric mean
-    `amount` then is. `scores`: what was measured on the examples, such as {"unsteered": 0.3, "steered": 0.6}.
+    `amount` then is. `queries`: "after" steers only what stands behind the document; `steps`: only these generation
+    steps, (first, end), where the mark names none. `scores`: what was measured on the examples, by name.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Profile:
     amount: float | None
     strengths: tuple[float, ...] | None = None
     queries: str = "all"
+    steps: tuple[int | None, int | None] | None = None
     examples: int = 0
     scores: dict[str, float] = field(default_factory=dict)
     note: str = ""
@@ -49,9 +51,8 @@ class Profile:
             if len(factors) != len(self.heads) or not all(1e-6 <= x <= 1e6 for x in factors):
                 raise MarkError(f"a profile of {len(self.heads)} heads has as many strengths, each from 1e-6 to 1e6")
             object.__setattr__(self, "strengths", factors)
-        pairs = tuple((int(layer), int(head)) for layer, head in self.heads)
-        Scope(heads=pairs)  # refuse what are no heads
-        object.__setattr__(self, "heads", pairs)
+        object.__setattr__(self, "steps", Scope(heads=self.heads, steps=self.steps).steps)  # refuse what are none
+        object.__setattr__(self, "heads", tuple((int(layer), int(head)) for layer, head in self.heads))
         Mark(Quote("x"), self.action, self.amount)  # refuse an amount that the action cannot have
 
     def mark(self, mark: Mark) -> Mark:
@@ -60,7 +61,7 @@ class Profile:
         return replace(mark, action=self.action, amount=self.amount, scope=scope)
 
     def strengths_at(self, amount: float | None) -> dict[tuple[int, int], float] | None:
-        """The factor of every head for a mark of this amount, those of the profile at `self.amount`; None = one for all.
+        """The factor of every head for a mark of this amount (at `self.amount` the profile's own); None = one for all.
 
         Between, all are raised to one power, so that a dose curve turns all heads together.
         """
@@ -117,7 +118,7 @@ def load_profile(name: str | Path, folder: Path | None = None) -> Profile:
         raise MarkError(
             f"there is no profile {path.stem!r}: there is {', '.join(there)}, and `recuerdo profile` makes others"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, MarkError):
             raise
         raise MarkError(f"{path} is not a profile: make it again") from None

@@ -76,7 +76,7 @@ class Saved:
 
 
 def rounds(items: Sequence[T], size: int, seed: int = 0) -> Iterator[list[T]]:
-    """Batches without end: round after round over all items, each round in another order. Raises InputError for none."""
+    """Batches without end: round after round over all items, each in another order. Raises InputError for no items."""
     if not items or size < 1:
         raise InputError("there is nothing to draw batches from: give at least one item, and a size of 1 or more")
     draw = random.Random(seed)
@@ -146,7 +146,9 @@ def _backward(loss: Callable[[T], Tensor | Mapping[str, Tensor]], batch: Sequenc
         found = {"loss": told} if isinstance(told, Tensor) else dict(told)
         total = torch.stack(list(found.values())).sum() / len(batch)
         if not bool(total.isfinite()):
-            raise InputError(f"the loss of step {number} is {total.item()}: lower the learning rate, or look at the data")
+            raise InputError(
+                f"the loss of step {number} is {total.item()}: lower the learning rate, or look at the data"
+            )
         total.backward()
         for name, value in found.items():
             parts[name] = parts.get(name, 0.0) + value.item() / len(batch)

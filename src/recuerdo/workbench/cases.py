@@ -37,13 +37,13 @@ class Lesson:
     """How to teach. `method`: lora (adapters of this `rank` in the attention) or full (all parameters), at the highest
     learning rate `lr` (None = what suits the method, RATES).
 
-    The weights say what each loss counts. `layers`: only these (None = those that the marks bend). `check`: the share
-    of the feedback that is held out, never taught, and measured beside the rest. `own_answers`: where no answer is
-    wanted, what the steered model answers is learned. Raises InputError.
+    The weights say what each loss counts. `layers`: only these, from the end if negative (None = those that the marks
+    bend). `check`: the share of the feedback that is held out, never taught, and measured beside the rest.
+    `own_answers`: where no answer is wanted, what the steered model answers is learned. Raises InputError.
     """
 
     method: str = "lora"
-    steps: int = 40
+    steps: int = 30
     lr: float | None = None
     rank: int = 8
     batch: int = 2
@@ -75,9 +75,9 @@ class Numbers:
     """What a model does with texts of the feedback; means over the texts, None where none of them says anything.
 
     `answer_mass`: share of the reads that write the answer on the words to look at; `later_mass`: the same of all reads
-    behind the text; `away_mass`: of these, on words to look away from. `log_probability` of the wanted answer, per token;
-    `right`: how many answers contain it. `damage`: nats between the next words of the taught and the untaught model
-    over these texts without their questions.
+    behind the text; `away_mass`: of these, on words to look away from. `log_probability`: of the wanted answer, per
+    token; `right`: how many answers contain it. `damage`: nats between the next words of the taught model and those of
+    the untaught one, over these texts without their questions.
     """
 
     texts: int

@@ -21,7 +21,7 @@ from recuerdo.bridge.run import Loaded
 from recuerdo.errors import InputError
 from recuerdo.read import Address, Bend, Odds, Reading, bending
 from recuerdo.steer.journal import Feedback
-from recuerdo.steer.placing import on_tokens
+from recuerdo.steer.placing import on_prompt
 from recuerdo.steer.profiles import Profile
 from recuerdo.workbench.looking import Progress
 
@@ -87,8 +87,8 @@ def _examples(loaded: Loaded, some: Sequence[Feedback]) -> tuple[Batch, Tensor]:
     """A batch and its marked columns, [b, t] bool."""
     batch = batch_of(loaded, [(one.text, one.question, one.answer or "") for one in some])
     keys = [
-        torch.stack(on_tokens(one.marks, text, offsets, document=document)).any(0)
-        for one, text, offsets, document in zip(some, batch.texts, batch.offsets, batch.documents, strict=True)
+        torch.stack(on_prompt(one.marks, one.text, prompt, offsets, document)).any(0)
+        for one, prompt, offsets, document in zip(some, batch.texts, batch.offsets, batch.documents, strict=True)
     ]
     return batch, batch.columns(keys)
 

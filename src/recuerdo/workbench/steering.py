@@ -23,7 +23,7 @@ from recuerdo.steer.cells import patch_mask, time_mask
 from recuerdo.steer.guard import Guard, guard
 from recuerdo.steer.marks import Mark, as_marks
 from recuerdo.steer.places import Box, Quote, Slots, Span, Time
-from recuerdo.steer.placing import on_slots, on_tokens, runs
+from recuerdo.steer.placing import on_prompt, on_slots, on_tokens, runs
 from recuerdo.steer.profiles import Profile, looked_up
 from recuerdo.steer.rule import Marked, Rule
 from recuerdo.workbench.looking import Look, Progress, look, see
@@ -71,9 +71,9 @@ def _place(
     if isinstance(text, str) or text is None:
         return _one(model, net, list(as_marks(marks)), text, inputs, document, profile)
     texts = list(text)
-    if not isinstance(marks, list | tuple) or len(marks) != len(texts) or all(isinstance(m, Mark) for m in marks):
-        marks = [marks] * len(texts)  # the same marks for every text
-    lists = [as_marks(some) for some in marks]
+    lists = [as_marks(some) for some in _for_each(marks, len(texts))]
+    for mark in (mark for some in lists for mark in some if not isinstance(mark.where, Quote | Span)):
+        raise MarkError(f"the mark {mark} is not on words, and a batch of texts has nothing else to mark")
     offsets = _offsets(model, texts, inputs)
     width = max(len(some) for some in offsets)
     placed = []
@@ -85,6 +85,17 @@ def _place(
     return _together(placed)
 
 
+def _for_each(marks: Any, count: int) -> list[Any]:
+    """The marks of each text: a list of lists as it is, anything else for every text. Raises MarkError."""
+    if not count:
+        raise MarkError("text= is an empty list: pass the texts that the model reads")
+    if not isinstance(marks, list | tuple) or not any(isinstance(some, list | tuple) for some in marks):
+        return [as_marks(marks)] * count
+    if len(marks) != count:
+        raise MarkError(f"there are lists of marks for {len(marks)} texts, and text= holds {count}")
+    return list(marks)
+
+
 def _marked(
     mark: Mark, keys: Tensor, roles: frozenset[str], profile: Profile | None, behind: int | None = None
 ) -> Marked:
@@ -92,6 +103,8 @@ def _marked(
     narrowed, found = looked_up(mark, profile)
     if found is not None and found.queries == "after" and behind is not None and mark.scope.queries is None:
         narrowed = replace(narrowed, scope=replace(narrowed.scope, queries=(behind, None)))
+    if found is not None and found.steps is not None and mark.scope.steps is None:
+        narrowed = replace(narrowed, scope=replace(narrowed.scope, steps=found.steps))
     return Marked(narrowed, keys, roles, None if found is None else found.strengths_at(mark.amount))
 
 
@@ -132,11 +145,11 @@ def _one(
 
 
 def _behind(offsets: Sequence[tuple[int, int]], document: tuple[int, int] | None) -> int | None:
-    """The first token that begins after the document; None where the document is all there is."""
+    """The first token that begins after the document, or the last of all; None where no document was named."""
     if document is None:
         return None
     later = [i for i, (start, end) in enumerate(offsets) if start >= document[1] and end > start]
-    return later[0] if later else None
+    return later[0] if later else len(offsets) - 1
 
 
 def _roles(net: Any) -> frozenset[str]:
@@ -154,7 +167,10 @@ def _offsets(model: Any, texts: list[str], inputs: Any) -> list[list[tuple[int, 
         raise MarkError("marks on words need inputs=, what a fast tokenizer made of the text (or a model from load)")
     if len(encodings) != len(texts):
         raise MarkError(f"inputs hold {len(encodings)} texts, and text {len(texts)}")
-    return [list(encoding.offsets) for encoding in encodings]
+    offsets = [list(encoding.offsets) for encoding in encodings]
+    if any(end > len(some) for some, found in zip(texts, offsets, strict=True) for _, end in found):
+        raise MarkError("inputs were made of another text: pass text= as the tokenizer was given it")
+    return offsets
 
 
 def _patches(box: Box, net: Any, inputs: Any) -> Tensor:
@@ -188,6 +204,7 @@ class Steered:
     marks: tuple[Mark, ...]
     guard: Guard
     bent: list[int]
+    text: str | None = None  # what the marks count their characters in, where that is not what the model read
 
     def as_data(self) -> dict[str, Any]:
         """Answers, marks, guard rails, and what moved, as plain data."""
@@ -233,13 +250,14 @@ def ask_steered(
         raise MarkError("there are no marks: mark some words of the text")
     on_tokens(found, text, [(i, i + 1) for i in range(len(text))])  # refuse bad marks before the model runs
     before = look(loaded, text, question=question, generate=generate, progress=progress)
-    return steer_again(before, found, gate=gate, profile=profile, generate=generate, progress=progress)
+    return steer_again(before, found, text=text, gate=gate, profile=profile, generate=generate, progress=progress)
 
 
 def steer_again(
     before: Look,
     marks: tuple[Mark, ...],
     *,
+    text: str | None = None,
     gate: float | None = None,
     profile: Profile | None = None,
     generate: int = 32,
@@ -247,22 +265,26 @@ def steer_again(
 ) -> Steered:
     """The steered half of `ask_steered`, against an unsteered look that was taken already.
 
+    Marks count their characters in `text`, what `before` was taken of; by default the text as the model was given it.
     Raises ModelError where the steered model says nothing at all.
     """
-    heard, rails, rule = _answer(before, marks, gate, profile, generate, progress)
+    heard, rails, rule = _answer(before, marks, text, gate, profile, generate, progress)
     if not heard.answer.strip():
         raise ModelError(f"so steered, {before.loaded.name} says nothing: mark more gently, or fewer layers")
-    keys = _keys(before, marks)
+    keys = _keys(before, marks, text)
     after = see(before.loaded, heard, _selection(heard), before.evidence.question)
     seen = after.evidence
     seen.marks = [marked_words(mark, some, before) for mark, some in zip(marks, keys, strict=True)]
     seen.before, seen.guard = before.evidence, asdict(rails)
     seen.moved = moved(before.evidence, seen)
-    return Steered(before, after, marks, rails, rule.bent)
+    return Steered(before, after, marks, rails, rule.bent, text)
 
 
-def _keys(seen: Look, marks: Sequence[Mark]) -> list[Tensor]:
-    return on_tokens(marks, seen.heard.text, seen.heard.offsets, document=seen.heard.document)
+def _keys(seen: Look, marks: Sequence[Mark], text: str | None) -> list[Tensor]:
+    heard = seen.heard
+    if text is None:
+        text = heard.text[slice(*heard.document)]
+    return on_prompt(marks, text, heard.text, heard.offsets, heard.document)
 
 
 def _selection(heard: Heard) -> Selection:
@@ -272,6 +294,7 @@ def _selection(heard: Heard) -> Selection:
 def _answer(
     before: Look,
     marks: Sequence[Mark],
+    text: str | None,
     gate: float | None,
     profile: Profile | None,
     generate: int,
@@ -279,12 +302,13 @@ def _answer(
 ) -> tuple[Heard, Guard, Rule]:
     """What the steered model answers, and how far that is from the model's own."""
     loaded, own = before.loaded, before.heard
-    keys = _keys(before, marks)
-    beside = Beside(loaded.model, gate=gate)
+    keys = _keys(before, marks, text)
+    beside, behind = Beside(loaded.model, gate=gate), _behind(own.offsets, own.document)
     rule = Rule(
-        [_marked(mark, some, OWN, profile) for mark, some in zip(marks, keys, strict=True)], reads_of(loaded.model)
+        [_marked(mark, some, OWN, profile, behind) for mark, some in zip(marks, keys, strict=True)],
+        reads_of(loaded.model),
     )
-    document = own.text[slice(*own.document)]
+    document = own.text[slice(*own.document)] if text is None else text
     with bending(loaded.model, rule):
         heard = hear_answer(
             replace(loaded, processors=(beside,)),
@@ -333,7 +357,7 @@ def dose_curve(
     rows = []
     for amount in amounts:
         marks = tuple(mark if mark.action == "mute" else replace(mark, amount=amount) for mark in seen.marks)
-        heard, rails, _ = _answer(seen.before, marks, None, profile, generate)
+        heard, rails, _ = _answer(seen.before, marks, seen.text, None, profile, generate)
         row = {"amount": amount, "answer": heard.answer, **asdict(rails)}
         rows.append(row)
         if each is not None:

@@ -93,7 +93,8 @@ def teach(
     check_method(lesson.method)
     folder = None if out is None else check_folder(out)
     _check_marks(entries)
-    loaded = _own(model, lesson, say)
+    loaded = _own(model, say)
+    lesson = _placed(lesson, loaded)
     cases = []
     for i, entry in enumerate(entries):
         say("hearing", i, len(entries))
@@ -125,7 +126,7 @@ def teach(
     return result
 
 
-def _own(model: str | Path | Loaded, lesson: Lesson, say: Progress) -> Loaded:
+def _own(model: str | Path | Loaded, say: Progress) -> Loaded:
     """A language model that nobody else holds."""
     theirs = isinstance(model, Loaded)
     loaded = model if theirs else load(model, progress=say)
@@ -133,11 +134,18 @@ def _own(model: str | Path | Loaded, lesson: Lesson, say: Progress) -> Loaded:
         raise ModelError(
             f"{loaded.name} does not answer: teach a language model, or train this one with `recuerdo.train.fit`"
         )
-    layers = getattr(loaded.model.config, "num_hidden_layers", None)
-    for layer in lesson.layers or ():
-        if layers is not None and not 0 <= layer < layers:
-            raise InputError(f"there is no layer {layer}: {loaded.name} has layers 0 to {layers - 1}")
     return replace(loaded, model=copy.deepcopy(loaded.model)) if theirs else loaded
+
+
+def _placed(lesson: Lesson, loaded: Loaded) -> Lesson:
+    """The lesson with its layers counted from the first."""
+    count = getattr(loaded.model.config, "num_hidden_layers", None)
+    if lesson.layers is None or count is None:
+        return lesson
+    for layer in lesson.layers:
+        if not -count <= layer < count:
+            raise InputError(f"there is no layer {layer}: {loaded.name} has layers 0 to {count - 1}")
+    return replace(lesson, layers=tuple(layer % count for layer in lesson.layers))
 
 
 def _train(loaded: Loaded, cases: Sequence[Case], lesson: Lesson, say: Progress) -> list[Step]:
@@ -180,7 +188,7 @@ def _check_marks(entries: Sequence[Feedback]) -> None:
         try:
             for mark in entry.marks:
                 if not isinstance(mark.where, Quote | Span):
-                    raise MarkError(f"the mark {mark} is not on words, and a language model reads words")
+                    raise MarkError(f"the mark {mark} is not on words: choose others to teach (--only)")
             on_tokens(entry.marks, entry.text, [(i, i + 1) for i in range(len(entry.text))])
         except MarkError as error:
             raise MarkError(f"feedback {entry.id}: {error}") from None
