@@ -26,6 +26,7 @@ _HOMES = {
     "steer": "recuerdo.steer",
     "ask_steered": "recuerdo.workbench",
     "learn_profile": "recuerdo.workbench",
+    "teach": "recuerdo.workbench",
     "trust": "recuerdo.workbench",
     "RecuerdoError": "recuerdo.errors",
 }

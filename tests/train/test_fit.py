@@ -71,7 +71,8 @@ def test_long_gradients_are_clipped():
     small, large = parameter(), parameter()
     for factor, learned in ((1.0, small), (1e6, large)):
         pace = Pace(5, 0.1, clip=0.1)
-        for event in fit(lambda _: factor * (learned - TARGET).square().sum(), [learned], rounds([0], 1), pace):
+        steep = squared(learned)
+        for event in fit(lambda _, f=factor, s=steep: f * s(_), [learned], rounds([0], 1), pace):
             assert event.norm > 0.1
     assert torch.allclose(small, large, atol=1e-4)
 
@@ -280,26 +281,25 @@ def test_right_reasons_fine_tune_a_hugging_face_encoder():
 
     def batch(seed, decoy_is_right):
         draw = torch.Generator().manual_seed(seed)
-        classes = torch.randint(0, 2, (64,), generator=draw)
-        decoys = classes if decoy_is_right else torch.randint(0, 2, (64,), generator=draw)
-        ids = torch.randint(10, 20, (64, 6), generator=draw)
+        classes = torch.randint(0, 2, (48,), generator=draw)
+        decoys = classes if decoy_is_right else torch.randint(0, 2, (48,), generator=draw)
+        ids = torch.randint(10, 20, (48, 6), generator=draw)
         ids[:, 1], ids[:, 4] = 2 + decoys, 4 + classes
         return ids, classes
 
-    wrong = torch.zeros(64, 6)
+    wrong = torch.zeros(1, 6)
     wrong[:, 1] = 1
     right = {}
-    for weight in (0.0, 30.0):
+    for weight in (0.0, 1.0):
         torch.manual_seed(0)
         sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-        config = transformers.BertConfig(
-            vocab_size=20, max_position_embeddings=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **sizes
-        )
+        sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
+        config = transformers.BertConfig(vocab_size=20, max_position_embeddings=8, **sizes)
         model = transformers.BertForSequenceClassification._from_config(config, attn_implementation="eager")
 
-        def loss(item):
+        def loss(item, model=model, weight=weight):
             ids, classes = item
-            words = model.get_input_embeddings()(ids)
+            words = model.get_input_embeddings()(ids).detach().requires_grad_()
             answer = model(inputs_embeds=words).logits.log_softmax(-1)
             return {
                 "class": nn.functional.nll_loss(answer, classes),
@@ -307,11 +307,12 @@ def test_right_reasons_fine_tune_a_hugging_face_encoder():
             }
 
         items = [batch(seed, True) for seed in range(4)]
-        for _ in fit(loss, model.parameters(), rounds(items, 1), Pace(60, 5e-3)):
+        # The penalty is per unit of an embedding: embeddings that grow would escape it, so they stand still.
+        learned = [p for name, p in model.named_parameters() if "word_embeddings" not in name]
+        for _ in fit(loss, learned, rounds(items, 1), Pace(50, 5e-3)):
             pass
         ids, classes = batch(99, False)
         with torch.no_grad():
             right[weight] = (model(ids).logits.argmax(-1) == classes).float().mean().item()
-    print(right)
-    assert right[0.0] < 0.9
-    assert right[30.0] > 0.97
+    assert right[0.0] < 0.85
+    assert right[1.0] > 0.97

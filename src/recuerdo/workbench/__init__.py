@@ -11,6 +11,7 @@ _HOMES = {
     "ask_steered": "recuerdo.workbench.steering",
     "dose_curve": "recuerdo.workbench.steering",
     "learn_profile": "recuerdo.workbench.profiling",
+    "teach": "recuerdo.workbench.teaching",
     "trust": "recuerdo.workbench.trusting",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
