@@ -149,21 +149,21 @@ def save(loaded: Loaded, folder: str | os.PathLike[str], card: Mapping[str, Any]
             path.rmdir()  # empty: Windows renames onto nothing that is there
         new.rename(path)
     except Exception as error:
-        told = _disk_words(path, error)
-        if told is None:
-            raise
-        raise ModelError(told) from error
+        _tell_of_disk(path, error)
+        raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return path
 
 
-def _disk_words(path: Path, error: Exception) -> str | None:
-    """What went wrong on the disk; None for anything else. safetensors hands errors of the disk on as words only."""
+def _tell_of_disk(path: Path, error: Exception) -> None:
+    """Raise ModelError where the disk is to blame. safetensors hands errors of the disk on as words only."""
     said = str(error)
     number = getattr(error, "errno", None)
     if number in FULL or any(os.strerror(n) in said for n in FULL):
-        return f"the disk with {path} is full, and nothing was saved: make room, or name a folder on another disk"
+        raise ModelError(
+            f"the disk with {path} is full, and nothing was saved: make room, or name a folder on another disk"
+        ) from error
     if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-        return f"{path} cannot be written ({getattr(error, 'strerror', None) or said}): name another folder"
-    return None
+        why = getattr(error, "strerror", None) or said
+        raise ModelError(f"{path} cannot be written ({why}): name another folder") from error
