@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 	$(BIN)/recuerdo demo
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest --jaxtyping-packages=recuerdo.read,beartype.beartype
+	$(BIN)/python -m pytest -n 2 --dist loadfile --jaxtyping-packages=recuerdo.read,beartype.beartype
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

@@ -239,7 +239,7 @@ def test_beams_take_the_marks_of_their_example(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("cache", "prefill"), [("static", None), ("static", 5), ("dynamic", 5)])
-@pytest.mark.parametrize("name", ["llama", "gpt2", *WINDOWED])
+@pytest.mark.parametrize("name", ["llama", "mistral, window", "gemma2"])
 def test_caches_that_are_allocated_beforehand_or_slide(name, cache, prefill):
     """A prompt twice as long as the window, and one that only grows beyond it; whole or in chunks."""
     model = build(name)

@@ -1,21 +1,15 @@
 """The page of a steered look, in a real browser: marks, both answers, what moved, guard rails, and how far to trust a map."""
 
-import asyncio
 import base64
 import gzip
 import json
 import re
-import shutil
 import struct
 import time
-from pathlib import Path
 
 import pytest
 
-TEMPLATE = Path(__file__).parents[2] / "src" / "recuerdo" / "explain" / "static" / "page.html"
-SLOT = '<script type="application/json" id="recuerdo-data">null</script>'
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 pytestmark = pytest.mark.browser
 
@@ -142,54 +136,6 @@ def steered(**more):
 
 
 # --- the browser -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
-    found = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine (chromium, chromium-browser or google-chrome)")
-    # Another file's browser may live as long as the session, with its event loop suspended in this very thread.
-    suspended = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield running
-        running.close()
-    asyncio._set_running_loop(suspended)
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    """Open data as a page: `opened(data, hash, **context)`. Any request, console error or dialog fails the test."""
-    trouble, contexts = [], []
-
-    def open_page(data, where="", **options):
-        file = tmp_path / f"page{len(contexts)}.html"
-        text = json.dumps(data).replace("<", "\\u003c")
-        html = TEMPLATE.read_text(encoding="utf-8").replace(SLOT, SLOT.replace("null", text))
-        file.write_text(html, encoding="utf-8")
-        context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
-
-        def hear(request):
-            if not request.url.startswith(("file://", "blob:", "data:")):
-                trouble.append(f"a request to {request.url}")
-
-        page.on("request", hear)
-        page.on("console", lambda m: m.type in ("error", "warning") and trouble.append(f"console {m.type}: {m.text}"))
-        page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
-        page.on("dialog", lambda d: (trouble.append(f"dialog: {d.message}"), d.dismiss()))
-        page.goto(f"{file.as_uri()}#{where}")
-        until(page, "'recuerdo' in window")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert trouble == []
 
 
 def until(page, condition):

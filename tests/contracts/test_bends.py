@@ -31,6 +31,7 @@ from recuerdo.read import (
     SoftCapped,
     allow,
     bend,
+    bending,
     causal,
     entmax15,
     hard,
@@ -308,7 +309,7 @@ def agree(
                 both = (unbent.mixed, unbent.weights[:, :]), (plain.mixed, plain.weights)
                 own += gradient_errors(*both, leaves, leaves64)
             assert max(errors[:3]) <= max(tolerance, 10 * max(own))
-            assert max(errors) <= max(3 * tolerance, 10 * max(own))  # those of parameters sum over all pairs
+            assert max(errors) <= max(10 * tolerance, 10 * max(own))  # those of parameters sum over all pairs
     return got, want
 
 
@@ -354,10 +355,12 @@ def every(i: int, values):
     return list(values)[i % len(values)]
 
 
-@pytest.mark.parametrize(("i", "action"), list(enumerate(ACTIONS)))
-@pytest.mark.parametrize(("j", "mask"), list(enumerate(MASKS)))
-def test_every_action_under_every_mask(i, action, j, mask):
-    """Scores, biases, paths and scales take turns; their whole product is the slow test."""
+@pytest.mark.parametrize(
+    ("i", "j", "action", "mask"),
+    [(i, j, action, mask) for i, action in enumerate(ACTIONS) for j, mask in enumerate(MASKS) if (i + j) % 3],
+)
+def test_actions_under_masks(i, j, action, mask):
+    """Two thirds of the pairs; scores, biases, paths and scales take turns. Their whole product is the slow test."""
     n = len(MASKS) * i + j
     case(
         action,
@@ -572,6 +575,13 @@ def test_long_scattered_marks_are_read_in_pieces(q, monkeypatch):
         agree(inputs(q, 100), bends, mask=mask, bias=bias)
 
 
+@pytest.mark.parametrize("action", ["heads and rows", "several", "per example", "first keys muted", "boost by head"])
+@pytest.mark.parametrize(("score", "mask"), [("additive", "causal window"), ("soft-capped", "boolean")])
+def test_reads_that_take_several_row_blocks(action, score, mask, monkeypatch):
+    monkeypatch.setattr(sys.modules["recuerdo.read.blocks"], "NUMBERS_AT_ONCE", 2**15)
+    case(action, mask, score=score, bias="alibi", path="tiled")
+
+
 # ------------------------------------------------------------------------------------------------------ other normalisers
 
 
@@ -656,7 +666,8 @@ def test_log_mass(mask, marked):
         "one row": keys(N, (12, 22))[None],
     }[marked]
     full = torch.randn(B, 1, q, N, generator=torch.Generator().manual_seed(0))
-    for path, bias, scale in (("auto", None, 1.0), ("auto", full, 3.0), ("tiled", None, 3.0), ("matmul", full, 1.0)):
+    ways = [("auto", None, 1.0), ("tiled", None, 3.0)], [("auto", full, 3.0), ("matmul", full, 1.0)]
+    for path, bias, scale in every(len(marked) + len(mask), ways):
         mine = [x.requires_grad_() for x in inputs(q, N, scale=scale)]
         reference = [x.detach().double().requires_grad_() for x in mine]
         got = read(*mine, mask=given_mask(q, N), bias=bias, path=path).log_mass(where)
@@ -729,6 +740,38 @@ def test_the_log_mass_has_its_gradient_whatever_the_output_has(which, size, dtyp
         assert off(found[2] / max(size, 1e-30), expected[2] / max(size, 1e-30)) <= TOLERANCE
 
 
+class Attend(torch.nn.Module):
+    def forward(self, *tensors: Tensor) -> Reading:
+        return read(*tensors, mask=causal)
+
+
+@pytest.mark.parametrize("action", ["several", "boost by head", "heads and rows", "first keys muted"])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_read_that_is_bent_as_it_is_made(gradients, action):
+    """In a watched model a read may be bent in place: the numbers are those of `bend`, and of the definition."""
+    tensors, bends, model = inputs(), ACTIONS[action](N, N), Attend()
+    mine = [x.clone().requires_grad_(gradients) for x in tensors]
+    with bending(model, lambda address, reading: bends):
+        got = model(*mine)
+    apart = bend(model(*tensors), bends)
+    assert torch.equal(got.mixed, apart.mixed)
+    want = dense(*(x.double() for x in tensors), bends, mask=causal)
+    assert off(got.mixed, want.mixed) <= TOLERANCE
+    assert off(got.weights[:, :], want.weights) <= TOLERANCE
+    for x, y in zip(mine, tensors, strict=True):
+        assert torch.equal(x, y)
+
+
+def test_strengths_are_learned_through_a_model_that_is_not():
+    """Nothing else has a gradient; the read is bent in place all the same."""
+    tensors, marked, model = inputs(), keys(N, (20, 30)), Attend()
+    one, other = (torch.tensor([0.5, 2.0, 1.0, 30.0], requires_grad=True) for _ in range(2))
+    with bending(model, lambda address, reading: [Odds(marked, one)]):
+        model(*tensors).mixed.square().sum().backward()
+    bend(model(*tensors), Odds(marked, other)).mixed.square().sum().backward()
+    assert torch.equal(one.grad, other.grad)
+
+
 def test_the_second_derivative_of_a_bent_fused_read_says_the_way_out():
     mine = [x.requires_grad_() for x in inputs()]
     got = bend(read(*mine, mask=causal, path="fused"), Share(keys(N, (10, 20)), 0.3))
@@ -799,9 +842,9 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_no_tensor_grows_with_the_square_of_the_length(gradients):
-    """Beside inputs and outputs, only row blocks of a fixed size: the same at twice the length."""
-    sizes = {}
-    for n in (4096, 8192):
+    """Beside inputs and outputs, only row blocks of a fixed size: at four times the length no more than four times."""
+    sizes, (short, long) = {}, (2048, 8192) if gradients else (4096, 16384)
+    for n in (short, long):
         g = torch.Generator().manual_seed(0)
         tensors = [torch.randn(1, 1, n, 8, generator=g).requires_grad_(gradients) for _ in range(3)]
         bends = [Share(keys(n, (100, 200)), 0.3), Odds(keys(n, (0, 1), (n // 2, n // 2 + 300)), 0.01)]
@@ -810,8 +853,8 @@ def test_no_tensor_grows_with_the_square_of_the_length(gradients):
             if gradients:
                 (got.mixed.sum() + got.bent.after.sum()).backward()
         sizes[n] = seen.numbers
-    assert sizes[8192] <= 2**23  # of 2**26 pairs
-    assert sizes[8192] <= 2.1 * sizes[4096]
+    assert sizes[long] <= long**2 / 2**4
+    assert sizes[long] <= 4.2 * sizes[short]
 
 
 @pytest.mark.slow
@@ -897,6 +940,30 @@ def test_bends_that_contradict(path):
     words = "this reading is bent already: bend the read once, with all its bends together"
     says(ReadError, words, lambda: bend(bent, mute(keys(N, (20, 21)))))
     assert bend(reading, []) is reading
+
+
+@pytest.mark.parametrize("path", ["auto", "matmul"])
+def test_one_key_may_be_in_two_bends_that_never_meet_in_one_row(path):
+    """Other heads, other rows: each is bent as if its bends were the only ones."""
+    some, more, far = keys(N, (3, 9)), keys(N, (6, 14)), keys(N, (20, 30))
+    top, early = keys(H, (0, 2)), keys(N, (0, 25))
+    unbent = read(*inputs(), mask=causal, path=path)
+    for one, other in (({"heads": top}, {"heads": ~top}), ({"rows": early}, {"rows": ~early})):
+        got = bend(
+            unbent, [Share(some, 0.3, **one), Odds(more, 9.0, **other), mute(far, **one), Share(far, 0.5, **other)]
+        )
+        first, second = bend(unbent, [Share(some, 0.3), mute(far)]), bend(unbent, [Odds(more, 9.0), Share(far, 0.5)])
+        here = (top[:, None] if "heads" in one else early).expand(H, N)
+        for ours, a, b in (
+            (got.mixed, first.mixed, second.mixed),
+            (got.weights[:, :], first.weights[:, :], second.weights[:, :]),
+            (got.bent.after[..., :2], first.bent.after[..., [0, 0]], second.bent.after[..., [0, 0]]),
+            (got.bent.after[..., 2:], first.bent.after[..., [1, 1]], second.bent.after[..., [1, 1]]),
+        ):
+            want = torch.where(here[..., None], a, b)
+            if ours.shape[-1] == 2:  # of the two bends on these keys, the one that is asked
+                want, ours = want[..., :1], torch.where(here[..., None], ours[..., :1], ours[..., 1:])
+            assert off(ours, want.double()) <= 1e-6
 
 
 def test_shares_that_never_meet_in_one_row_may_sum_to_more():

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "web/README.md"]
 MODELS = ("smollm2", "minilm")
+LOADING = tuple(f"recuerdo {verb}" for verb in ("look", "compare", "steer", "truth", "profile", "teach", "demo"))
 SEPARATORS = {"|", "&&", ";"}
 
 
@@ -72,7 +73,7 @@ def commands(block: Block) -> list[str]:
 
 
 def case(page: Path, text: str, *values: Block):
-    marks = [pytest.mark.models] if any(name in text for name in (*MODELS, "recuerdo look")) else []
+    marks = [pytest.mark.models] if any(name in text for name in (*MODELS, *LOADING)) else []
     return pytest.param(page, *values, marks=marks, id="-".join([page.stem, *(str(b.line) for b in values)]))
 
 
@@ -92,6 +93,7 @@ def folder(tmp_path, monkeypatch):
             if "file" in block.notes:
                 (tmp_path / block.notes["file"]).write_text(block.text, encoding="utf-8")
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("RECUERDO_HOME", str(tmp_path / "home"))  # no page reads or writes a person's journal
         return tmp_path
 
     return prepared
@@ -100,10 +102,12 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module", autouse=True)
 def one_load():
     """Each model is loaded once for the whole module; everything else is as people have it."""
-    from recuerdo.workbench import looking
+    from recuerdo.workbench import looking, steering
 
+    once = _once(looking.load)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(looking, "load", _once(looking.load))
+        patch.setattr(looking, "load", once)
+        patch.setattr(steering, "load", once)
         yield
 
 

@@ -273,6 +273,7 @@ def test_cross_attention_goes_by_the_self_attention_before_it():
 
 def test_cross_attention_without_self_attention_counts_its_own_reads():
     walk = Walk(1, mark=share(HERE, 0.3, steps=(1, 3)))
+    assert walk.columns(9, 9, "0.encoder") == []  # the source is read before, and says nothing of the steps
     assert [walk.columns(1, 9, "0.cross") for _ in range(4)] == [[], [1], [1], []]
 
 

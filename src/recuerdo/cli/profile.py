@@ -42,6 +42,8 @@ def profile(
     """
     from recuerdo.steer.journal import Journal
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: --out names a folder for {name}.json")
     found = list(Journal(journal))
     if not any(one.answer and one.marks for one in found):
         raise InputError("no feedback has marks and a wanted answer: keep some with `recuerdo steer … --keep --answer`")

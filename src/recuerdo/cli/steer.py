@@ -83,6 +83,8 @@ def steer(
         some_words(question, "--question")
     if out is not None:
         writable(out)
+    if answer is not None and not keep:
+        raise InputError("--answer is for feedback that is kept: add --keep")
     doses = _numbers(dose)
     asked = {"boost": boost, "damp": damp, "share": share, "mute": mute}
     words, wanted = _wishes(words, asked, {"boost": by, "damp": by, "share": give}, every, markup, marks)
@@ -157,11 +159,14 @@ def _layers(told: str | None) -> tuple[int, ...] | None:
     """Layers from words such as 10-23 or 4,8,-1."""
     if told is None:
         return None
+    from recuerdo.steer.places import MOST
+
     found: list[int] = []
     try:
         for part in told.split(","):
             first, dash, last = part.strip().partition("-") if not part.strip().startswith("-") else (part, "", "")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            named = range(int(first), int(last) + 1) if dash else [int(first)]
+            found += named[: MOST + 1]  # more are refused where the scope is made
     except ValueError:
         found = []
     if not found:

@@ -52,7 +52,7 @@ class Trusted:
     """How far a map can be trusted: 0 = chance, 100 = the best that was found; None with a verdict that says why.
 
     `view` is the map it was measured on, `removal` (keys or input) how words were taken away, `measure`
-    (comprehensiveness or sufficiency) what was asked.
+    (comprehensiveness or sufficiency) what was asked; `reason` why there is no score, or too little to tell.
     """
 
     view: str
@@ -63,6 +63,7 @@ class Trusted:
     low: float | None
     high: float | None
     verdict: str
+    reason: str | None = None
 
 
 @dataclass(eq=False)

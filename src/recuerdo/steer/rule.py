@@ -32,13 +32,15 @@ class Reads(Protocol):
 class Marked:
     """A mark and the keys that it is on: bool [n] or [b, n], counted from the first key; in reads of these roles.
 
-    `strengths`: the factor on the odds of each (layer, head), in place of the mark's own amount.
+    `strengths`: the factor on the odds of each (layer, head), in place of the mark's own amount. `paths`: which modules
+    read these keys at all, where a model has several towers.
     """
 
     mark: Mark
     keys: Tensor
     roles: frozenset[str] = frozenset({"self", "cross", "encoder"})
     strengths: Mapping[tuple[int, int], float] | None = None
+    paths: Callable[[str], bool] | None = None
 
 
 @dataclass
@@ -73,6 +75,8 @@ class Rule:
         bends: list[Bend] = []
         for number, one in enumerate(self.marked):
             scope = one.mark.scope
+            if one.paths is not None and not one.paths(address.path):
+                continue
             if role not in one.roles or scope.role not in (None, role) or not _within(at.step, scope.steps):
                 continue
             heads = _heads(scope, layer, self._reads.layers, reading)

@@ -22,7 +22,7 @@ from recuerdo.errors import InputError, MarkError
 from recuerdo.read import Reading
 from recuerdo.steer.journal import Feedback
 from recuerdo.steer.losses import mass_loss
-from recuerdo.steer.placing import on_tokens
+from recuerdo.steer.placing import on_prompt
 from recuerdo.train.fit import Pace
 from recuerdo.workbench.steering import steer
 
@@ -175,7 +175,7 @@ def case_of(loaded: Loaded, entry: Feedback, lesson: Lesson) -> Case:
     encoded = _encode(loaded, text, special=special, room=64, document=place)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     try:
-        keys = on_tokens(entry.marks, text, offsets, document=place)
+        keys = on_prompt(entry.marks, entry.text, text, offsets, place)
     except MarkError as error:
         raise MarkError(f"feedback {entry.id}: {error}") from None
     towards, away = (torch.zeros(len(ids), dtype=torch.bool) for _ in range(2))

@@ -45,8 +45,10 @@ def learn_profile(
 
     `feedback`: texts with marks, questions and wanted answers, ten or more that are alike; every fifth is held out
     and scored. `queries`: "after" bends only what stands behind the document, "all" every row. Adam on the log-factors,
-    clamped to 0..6. Raises InputError for feedback without answers, MarkError for marks that do not fit their text.
+    clamped to 0..6. Raises InputError for feedback without answers, MarkError for marks that do not fit their text
+    and for a name or queries that a profile cannot have.
     """
+    Profile(name, loaded.name, ((0, 0),), "boost", math.e, queries=queries)  # refuse a bad name before the work
     useful = [one for one in feedback if one.answer and one.marks]
     if len(useful) < 2:
         raise InputError("a profile is learned from marks with wanted answers, two or more: keep some with --answer")

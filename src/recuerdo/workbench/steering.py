@@ -55,7 +55,7 @@ def steer(
     nor model, NothingHeard when no read came by.
     """
     net = model.model if isinstance(model, Loaded) else model
-    marked = _place(model, net, marks, text, inputs, document, profile)
+    marked = [replace(m, paths=_tower(m.mark, net)) for m in _place(model, net, marks, text, inputs, document, profile)]
     rule = Rule(marked, reads_of(net))
     with ExitStack() as stack:
         if is_foreign(net):
@@ -106,6 +106,14 @@ def _marked(
     if found is not None and found.steps is not None and mark.scope.steps is None:
         narrowed = replace(narrowed, scope=replace(narrowed.scope, steps=found.steps))
     return Marked(narrowed, keys, roles, None if found is None else found.strengths_at(mark.amount))
+
+
+def _tower(mark: Mark, net: nn.Module) -> Callable[[str], bool] | None:
+    """The part of a model of words and pictures that the mark is on; None where there is one part only."""
+    if not hasattr(getattr(net, "config", None), "vision_config") or isinstance(mark.where, Slots):
+        return None
+    sees = isinstance(mark.where, Box)
+    return lambda path: ("vision" in path) is sees
 
 
 def _together(placed: list[Marked]) -> list[Marked]:

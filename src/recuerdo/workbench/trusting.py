@@ -212,7 +212,9 @@ def note_trust(look: Look, truths: dict[str, dict[str, Truth]]) -> None:
     """Write the scores into the evidence, for pages and terminals."""
     labels = {view.name: view.label for view in look.evidence.views} | LABELS
     look.evidence.trust = [
-        Trusted(name, labels.get(name, name), how, measure_, score.score, score.low, score.high, score.verdict)
+        Trusted(
+            name, labels.get(name, name), how, measure_, score.score, score.low, score.high, score.verdict, score.reason
+        )
         for how, found in truths.items()
         for name, truth in found.items()
         for measure_, score in (("comprehensiveness", truth.comprehensiveness), ("sufficiency", truth.sufficiency))
