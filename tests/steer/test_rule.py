@@ -299,6 +299,13 @@ def test_roles(roles, scope, heard):
     assert walk.rule.bent == [len(heard)]
 
 
+def test_a_mark_on_the_keys_of_one_tower():
+    marked = Marked(mute(HERE), keys(5, 1), paths=lambda path: path.endswith("vision"))
+    rule = Rule([marked], READS)
+    assert [len(rule(Address(path, 0), reading(5, 5))) for path in ("0.text", "0.vision", "1.vision")] == [0, 1, 1]
+    assert rule.bent == [2]
+
+
 @pytest.mark.parametrize(
     ("layers", "heard"), [([0], {0}), ([1, 2], {1, 2}), ([-1], {2}), ([-3, 1], {0, 1}), (None, {0, 1, 2})]
 )
