@@ -21,7 +21,7 @@ class Reads:
 
     role: Callable[[str], str]
     layer: Callable[[str], int]
-    windowed: Callable[[str], bool]
+    window: Callable[[str], int | None]
     layers: int | None = None
     heads: int | None = None
 
@@ -47,21 +47,21 @@ def reads_of(model: nn.Module) -> Reads:
             return "cross"
         return "encoder" if pair and re.search(r"(?:^|\.)encoder\.", path) else "self"
 
-    windows = {name for name, module in model.named_modules() if config is not None and _window(module)}
+    windows = {name: _window(module) for name, module in model.named_modules()} if config is not None else {}
     text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
     return Reads(
         role,
         layer_of,
-        windows.__contains__,
+        windows.get,
         getattr(text, "num_hidden_layers", None),
         getattr(text, "num_attention_heads", None),
     )
 
 
-def _window(module: nn.Module) -> bool:
-    """Whether this module keeps the keys of a window only (its cache forgets)."""
+def _window(module: nn.Module) -> int | None:
+    """How many keys the cache of this module keeps, with the newest; None = all of them."""
     if "attention" not in type(module).__name__.lower():
-        return False
+        return None
     if hasattr(module, "sliding_window"):
-        return module.sliding_window is not None
-    return getattr(getattr(module, "config", None), "sliding_window", None) is not None
+        return module.sliding_window  # type: ignore[return-value]
+    return getattr(getattr(module, "config", None), "sliding_window", None)

@@ -23,7 +23,7 @@ from recuerdo.read.merge import Part
 from recuerdo.read.pairing import ALL, Pairing, grouped_mix
 from recuerdo.read.partial import Piece, joined_lse, joined_mixed, nothing, pieces_of, rows_of, without
 from recuerdo.read.plain import log_mass
-from recuerdo.read.remix import Bend, RegionBias, Regions, log_factors
+from recuerdo.read.remix import Bend, RegionBias, Regions, log_factors, touched
 from recuerdo.read.trace import Bent, Reading
 
 LOST = 2.0  # where the rest of a row grows more than so many times it is read for itself: rounding grows as much
@@ -54,6 +54,7 @@ def bend(reading: Reading, bends: Bend | Sequence[Bend], *, in_place: bool = Fal
         mixed, masses, factors = _bend_fused(reading, regions, in_place)
     else:
         mixed, masses, factors = _bend_blocks(pairing, value, regions)
+        mixed = torch.where(touched(masses, regions)[..., None], mixed, reading.mixed)  # not even other rounding
     bias = RegionBias(factors.movedim(0, -1), regions.of)
     bent = replace(pairing, biases=(*pairing.biases, bias))
     out = Reading(Part(mixed, reading.lse), bent, value, path=reading.path)
@@ -67,7 +68,7 @@ def bend(reading: Reading, bends: Bend | Sequence[Bend], *, in_place: bool = Fal
 def _bend_fused(reading: Reading, regions: Regions, in_place: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(mixed [b, h, q, e], log-masses and log-factors [r + 1, b, h, q])."""
     pairing, value, lse, mixed = reading.pairing, reading.value, reading.part.lse, reading.mixed
-    parts = [pieces_of(pairing, value, regions.keys(i)) for i in range(len(regions.bends))]
+    parts = [pieces_of(pairing, value, regions.keys(i)) for i in range(regions.count)]
     nothing_read = torch.isneginf(lse)
     own = torch.stack([joined_lse(pairing, pieces) for pieces in parts])
     marked = own - lse.masked_fill(nothing_read, 0.0)
@@ -76,17 +77,17 @@ def _bend_fused(reading: Reading, regions: Regions, in_place: bool) -> tuple[Ten
     lost = _lost(marked.detach(), shares.detach(), regions)
     if lost is None:
         masses = torch.cat([marked, _rest(shares, nothing_read)[None]])
-        factors = log_factors(masses, regions.bends)
+        factors = log_factors(masses, regions)
         scale = factors[-1].exp()
         base, kept = mixed, scale
     else:
-        other = _read_rest(pairing, value, regions.of < len(regions.bends), lost.any(0).any(0))
+        other = _read_rest(pairing, value, regions.of < regions.count, lost.any(0).any(0))
         rest = torch.where(lost, other.lse - lse, _rest(shares.masked_fill(lost, 0.5), nothing_read))
         masses = torch.cat([marked, rest[None]])
         # The masses of these rows shall sum to one to the last digit.
         total = torch.logsumexp(masses.masked_fill(nothing_read, 0.0), 0)
         masses = torch.where(lost & ~nothing_read, masses - total, masses)
-        factors = log_factors(masses, regions.bends)
+        factors = log_factors(masses, regions)
         base, kept = torch.where(lost[..., None], other.mixed, mixed), factors[-1].exp()
         scale = torch.where(lost, (masses[-1] + factors[-1]).exp(), kept)
         kept = kept.masked_fill(lost, 0.0)
@@ -100,7 +101,7 @@ def _bend_fused(reading: Reading, regions: Regions, in_place: bool) -> tuple[Ten
 
 def _rest(shares: Tensor, nothing_read: Tensor) -> Tensor:
     """The log-mass of what is not marked, `1 - shares`."""
-    return torch.log1p(-shares.clamp_max(1 - 1e-7)).masked_fill(nothing_read, -torch.inf)
+    return torch.log1p(-shares.clamp_max(1 - torch.finfo(shares.dtype).eps)).masked_fill(nothing_read, -torch.inf)
 
 
 def _lost(marked: Tensor, shares: Tensor, regions: Regions) -> Tensor | None:
@@ -108,7 +109,7 @@ def _lost(marked: Tensor, shares: Tensor, regions: Regions) -> Tensor | None:
     if bool(shares.amax() <= 1 - 1 / LOST):  # the rest never grows more than 1 / (1 - m) times
         return None
     masses = torch.cat([marked, _rest(shares, torch.zeros_like(shares, dtype=torch.bool))[None]])
-    lost = log_factors(masses, regions.bends)[-1].exp() > LOST
+    lost = log_factors(masses, regions)[-1].exp() > LOST
     return lost if bool(lost.any()) else None
 
 
@@ -158,10 +159,10 @@ def _bend_block(pairing: Pairing, value: Tensor, regions: Regions, rows: slice, 
     scores = pairing.scores(rows, cols)
     lse = log_mass(scores)
     of = regions.of[:, cols][:, None, None]
-    parts = [log_mass(scores.masked_fill(of != i, -torch.inf)) for i in range(len(regions.bends) + 1)]
+    parts = [log_mass(scores.masked_fill(of != i, -torch.inf)) for i in range(regions.count + 1)]
     masses = torch.stack(parts) - lse.masked_fill(torch.isneginf(lse), 0.0)
     some = tuple(replace(x, rows=None if x.rows is None else x.rows[..., rows]) for x in regions.bends)
-    factors = log_factors(masses, some)
+    factors = log_factors(masses, replace(regions, bends=some))
     bias = RegionBias(factors.movedim(0, -1), regions.of[:, cols]).block(ALL, ALL, pairing.extent, scores.device)
     weights = pairing.normalise(scores + bias)
     return grouped_mix(weights.to(value.dtype), value[:, :, cols]), masses, factors
@@ -178,13 +179,13 @@ def _bend_kept(reading: Reading, regions: Regions) -> Reading:
         )
     weights = reading.weights[:, :]
     of = regions.of[:, None, None]
-    shares = torch.stack([weights.masked_fill(of != i, 0.0).sum(-1) for i in range(len(regions.bends) + 1)])
+    shares = torch.stack([weights.masked_fill(of != i, 0.0).sum(-1) for i in range(regions.count + 1)])
     total = shares.sum(0)
     nothing = shares <= 0
     masses = torch.where(
         nothing, -torch.inf, shares.masked_fill(nothing, 1.0).log() - total.masked_fill(total <= 0, 1.0).log()
     )
-    factors = log_factors(masses, regions.bends)
+    factors = log_factors(masses, regions)
     bias = RegionBias(factors.movedim(0, -1), regions.of).block(ALL, ALL, reading.pairing.extent, weights.device)
     weights = weights * bias.exp()
     value = reading.value

@@ -38,7 +38,7 @@ def pieces_of(pairing: Pairing, value: Tensor, keys: Tensor) -> list[Piece]:
     start = min(max(first - offset, 0), q) if causal else 0
     free = min(max(last - offset, start), q) if causal else 0  # from here on every column is in the past
     pieces = []
-    step = max(1, NUMBERS_AT_ONCE // (max(_masks(pairing), 1) * (last - first + 1)))
+    step = max(1, NUMBERS_AT_ONCE // (max(_masks(pairing), 1) * len(columns)))
     for a in range(start, free, step):
         rows = slice(a, min(a + step, free))
         pieces.append((rows, _some(pairing, value, rows, index, member, positions=True)))
@@ -78,11 +78,14 @@ def _some(
     span = index if isinstance(index, slice) else slice(int(index[0]), int(index[-1]) + 1)
     inside = ALL if isinstance(index, slice) else index - span.start
     extent, device = pairing.extent, pairing.query.device
-    mask = pairing.mask if positions else replace(pairing.mask, causal=False)
-    seen = mask.block(rows, span, extent, device)
+    seen = replace(pairing.mask, causal=False).block(rows, span, extent, device)
     if seen is not None:
         seen = seen[(None,) * (4 - seen.dim())]
         seen = seen if seen.shape[-1] == 1 else seen[..., inside]
+    if positions:  # of these columns only: the span between them may be wide
+        i, j = extent.positions(rows, span, device)
+        reached = (j[inside] <= i)[None, None]
+        seen = reached if seen is None else seen & reached
     if member is not None:
         seen = member if seen is None else seen & member
     biases = [bias.block(rows, span, extent, device) for bias in pairing.biases]

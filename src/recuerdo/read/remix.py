@@ -93,47 +93,99 @@ def mute(keys: Tensor, heads: Tensor | None = None, rows: Tensor | None = None) 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The keys of a read by the bend that holds them: `of` [b or 1, k], region r = no bend (the rest)."""
+    """The keys of a read by the bends that hold them: `of` [b or 1, k], the last region (`count`) = no bend, the rest.
+
+    Bends that act on different rows or heads may hold the same keys: then a region is what the same bends hold, and
+    `held` [count, r] says by which.
+    """
 
     bends: tuple[Bend, ...]
     of: Tensor
+    held: Tensor
 
     @classmethod
     def of_bends(cls, bends: "tuple[Bend, ...]", shape: tuple[int, int, int, int]) -> "Regions":
         """Raises ShapeError for bends that do not fit a read [b, h, q, k], ReadError for those that contradict."""
-        b, h, q, k = shape
         for bend in bends:
-            fits = [bend.keys.shape[-1] == k, bend.keys.dim() == 1 or bend.keys.shape[0] in (1, b)]
-            if isinstance(bend.amount, Tensor):
-                fits.append(bend.amount.shape == (h,))
-            if bend.heads is not None:
-                fits.append(bend.heads.shape[0] == h)
-            if bend.rows is not None:
-                fits += [bend.rows.shape[-1] == q, bend.rows.dim() == 1 or bend.rows.shape[0] in (1, b)]
-            if not all(fits):
-                told = {n: tuple(t.shape) for n, t in vars(bend).items() if isinstance(t, Tensor)}
-                raise ShapeError(f"a bend {told} does not fit a read of shape {shape} [b, h, q, k]")
+            _check_fits(bend, shape)
         keys = [bend.keys if bend.keys.dim() == 2 else bend.keys[None] for bend in bends]
-        count = sum((x.long() for x in keys), torch.zeros((1, k), dtype=torch.long, device=keys[0].device))
-        if bool((count > 1).any()):
-            raise ReadError(
-                f"key {int((count > 1).any(0).nonzero()[0])} is held by two bends: a key can be in one only"
-            )
-        shares = sum(bend.active() * bend.amount for bend in bends if isinstance(bend, Share))
-        if isinstance(shares, Tensor) and float(shares.max()) > 1 + 1e-6:
-            raise ReadError(f"the shares that are asked for sum to {float(shares.max()):.3g}: at most 1 can be given")
-        of = torch.full(count.shape, len(bends), device=count.device)
+        keys = [x.expand(max(len(y) for y in keys), -1) for x in keys]
+        _check_shares(bends, keys)
+        of, count = (
+            torch.full(keys[0].shape, len(bends), device=keys[0].device),
+            torch.zeros_like(keys[0], dtype=torch.long),
+        )
         for number, x in enumerate(keys):
-            of = torch.where(x, number, of)
-        return cls(bends, of)
+            of, count = torch.where(x, number, of), count + x
+        if not bool((count > 1).any()):
+            return cls(bends, of, torch.eye(len(bends), dtype=torch.bool, device=of.device))
+        _check_overlaps(bends, keys)
+        held, of = torch.unique(torch.stack(keys).flatten(1), dim=1, return_inverse=True)
+        nobody = (~held.any(0)).nonzero()[:, 0]  # sorted, so it is the first, if there
+        of = (of - len(nobody)) % (held.shape[1] + 1 - len(nobody)) if len(nobody) else of
+        return cls(bends, of.view(keys[0].shape), held[:, len(nobody) :].mT)
+
+    @property
+    def count(self) -> int:
+        """How many regions some bend holds."""
+        return self.held.shape[0]
 
     def keys(self, number: int) -> Tensor:
         """The keys of one region, [b or 1, k] bool."""
         return self.of == number
 
+    def of_bend(self, log_mass: Tensor, number: int) -> Tensor:
+        """The log-mass of all keys of one bend, from that of the regions [count (+ 1), ...]."""
+        own = self.held[:, number].nonzero()[:, 0].tolist()
+        if len(own) == 1:
+            return log_mass[own[0]]
+        parts = log_mass[own] if own else torch.full_like(log_mass[:1], -torch.inf)
+        unseen = torch.isneginf(parts).all(0)
+        return torch.logsumexp(parts.masked_fill(unseen, 0.0), 0).masked_fill(unseen, -torch.inf)
 
-def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
-    """By how much (log) the weights of each region change: [r + 1, b, h, q] -> the same shape.
+
+def _check_fits(bend: Bend, shape: tuple[int, int, int, int]) -> None:
+    b, h, q, k = shape
+    fits = [bend.keys.shape[-1] == k, bend.keys.dim() == 1 or bend.keys.shape[0] in (1, b)]
+    if isinstance(bend.amount, Tensor):
+        fits.append(bend.amount.shape == (h,))
+    if bend.heads is not None:
+        fits.append(bend.heads.shape[0] == h)
+    if bend.rows is not None:
+        fits += [bend.rows.shape[-1] == q, bend.rows.dim() == 1 or bend.rows.shape[0] in (1, b)]
+    if not all(fits):
+        told = {n: tuple(t.shape) for n, t in vars(bend).items() if isinstance(t, Tensor)}
+        raise ShapeError(f"a bend {told} does not fit a read of shape {shape} [b, h, q, k]")
+
+
+def _check_shares(bends: tuple[Bend, ...], keys: list[Tensor]) -> None:
+    shares = sum(
+        (bend.active() & held.any(-1)[:, None, None]) * bend.amount
+        for bend, held in zip(bends, keys, strict=True)
+        if isinstance(bend, Share)
+    )
+    if isinstance(shares, Tensor) and float(shares.max()) > 1 + 1e-6:
+        raise ReadError(f"the shares that are asked for sum to {float(shares.max()):.3g}: at most 1 can be given")
+
+
+def _check_overlaps(bends: tuple[Bend, ...], keys: list[Tensor]) -> None:
+    for number, bend in enumerate(bends):
+        for other in range(number):
+            both = keys[number] & keys[other]
+            if bool(both.any()) and bool((bend.active() & bends[other].active() & both.any(-1)[:, None, None]).any()):
+                raise ReadError(f"key {int(both.any(0).nonzero()[0])} is held by two bends: a key can be in one only")
+
+
+def touched(log_mass: Tensor, regions: Regions) -> Tensor:
+    """Rows that a bend can change, [b, h, q] bool; `log_mass` as for `log_factors`."""
+    found = torch.zeros_like(log_mass[0], dtype=torch.bool)
+    for number, bend in enumerate(regions.bends):
+        found |= bend.active() & ~torch.isneginf(regions.of_bend(log_mass[:-1], number))
+    return found
+
+
+def log_factors(log_mass: Tensor, regions: Regions) -> Tensor:
+    """By how much (log) the weights of each region change: [count + 1, b, h, q] -> the same shape.
 
     `log_mass` holds the log-mass of every region, the rest last; -inf = nothing of it is visible. The masses of a row
     sum to one. Differentiable in the masses.
@@ -141,31 +193,37 @@ def log_factors(log_mass: Tensor, bends: tuple[Bend, ...]) -> Tensor:
     visible = ~torch.isneginf(log_mass)
     safe = log_mass.masked_fill(~visible, 0.0)
     shape = log_mass.shape[1:]
-    factor = log_mass.new_zeros((len(bends) + 1, *shape))  # log-factors of odds, logs of shares
-    wish = torch.zeros_like(factor)  # shares
+    factor = torch.zeros_like(log_mass)  # log-factors of odds, and of shares
+    given = log_mass.new_zeros(shape)  # shares together
     fixed = torch.zeros_like(visible)
-    for number, bend in enumerate(bends):
+    for number, bend in enumerate(regions.bends):
         here, amount = bend.active().expand(shape), bend.amount
+        own = regions.held[:, number].nonzero()[:, 0].tolist()
         if isinstance(bend, Share):
-            fixed[number] = here & visible[number]
-            wish[number] = fixed[number] * amount
-            factor[number].masked_fill_(fixed[number], math.log(amount) if amount else -math.inf)
-        elif isinstance(amount, Tensor):
-            factor[number] = torch.where(here, amount.log()[None, :, None], 0.0)
-        else:
-            factor[number] = here * math.log(amount)
+            mass = regions.of_bend(log_mass[:-1], number)
+            seen = here & ~torch.isneginf(mass)
+            given = given + seen.to(given.dtype) * amount
+            asked = (math.log(amount) if amount else -math.inf) - mass.masked_fill(~seen, 0.0)
+            for i in own:
+                fixed[i] |= here & visible[i]
+                factor[i] = torch.where(here & visible[i], asked, factor[i])
+            continue
+        log = amount.to(factor.dtype).log()[None, :, None] if isinstance(amount, Tensor) else math.log(amount)
+        for i in own:
+            factor[i] = factor[i] + here.to(factor.dtype) * log
     # What is not given away as a fixed share is divided as before, by mass times factor.
     free = visible & ~fixed
     has_free = free.any(0)
     pool = (safe + factor).masked_fill(~free, -torch.inf)
     total = torch.logsumexp(pool.masked_fill(~has_free, 0.0), 0)
-    given = wish.sum(0).clamp_max(1.0)
+    given = given.clamp_max(1.0)
     asked = factor
     if not bool(has_free.all()):  # rows that see marked keys only: the shares are made to sum to one
         asked = factor - given.clamp_min(1e-30).log().masked_fill(has_free, 0.0)
-    out = torch.where(fixed, asked - safe, factor + (torch.log1p(-given) - total))
+    out = torch.where(fixed, asked, factor + (torch.log1p(-given) - total))
     undefined = ~has_free & (given <= 0)
-    return torch.where(visible & ~undefined, out, 0.0)
+    # Rows that no bend touches stay what they are, to the last bit.
+    return torch.where(visible & ~undefined & touched(log_mass, regions), out, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ summary is itself a read or one pass over row blocks: nothing N x N is stored, w
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from recuerdo.errors import AddressError, ReadError, ShapeError
@@ -35,12 +36,16 @@ class Bent:
     @property
     def before(self) -> Tensor:
         """The share of each query's weight on the keys of each bend, unbent: [b, h, q, r]."""
-        return self.log_masses[..., :-1].exp()
+        return self._of_bends(self.log_masses)
 
     @property
     def after(self) -> Tensor:
         """The same in the bent read: [b, h, q, r]."""
-        return (self.log_masses + self.log_factors)[..., :-1].exp()
+        return self._of_bends(self.log_masses + self.log_factors)
+
+    def _of_bends(self, log_masses: Tensor) -> Tensor:
+        parts = log_masses[..., :-1].movedim(-1, 0)
+        return torch.stack([self.regions.of_bend(parts, i) for i in range(len(self.regions.bends))], -1).exp()
 
 
 class Reading:

@@ -21,7 +21,7 @@ class Reads(Protocol):
     @property
     def layer(self) -> Callable[[str], int]: ...  # noqa: D102
     @property
-    def windowed(self) -> Callable[[str], bool]: ...  # noqa: D102
+    def window(self) -> Callable[[str], int | None]: ...  # noqa: D102
     @property
     def layers(self) -> int | None: ...  # noqa: D102
     @property
@@ -106,17 +106,23 @@ class Rule:
         if role == "cross":
             return self._latest or _Pass(q, address.step or 0), 0
         at = self._passes.setdefault(address.path, _Pass())
-        windowed = self._reads.windowed(address.path)
-        known = at.tokens + q
-        if k == q or role == "encoder":  # a sequence begins
+        window = self._reads.window(address.path)
+        known, reach = at.tokens + q, _reach(reading)
+        slides = window is not None and reach == k == q + window - 1  # it is full: nothing in it says what it forgot
+        if q in (k, reach) or role == "encoder":  # a sequence begins, maybe in a cache that was allocated beforehand
             at.tokens, at.step = q, 0
-        elif at.step >= 0 and (windowed or _reach(reading) == known):
+        elif at.step >= 0 and (reach == known or (slides and known > k)):
             at.tokens, at.step = known, at.step + 1
-        else:  # it goes on from a cache that was filled elsewhere, or was allocated beforehand
-            at.tokens, at.step = _reach(reading), 0 if q > 1 else 1
+        elif slides:
+            raise MarkError(
+                f"{address.path} goes on from a cache that keeps a window of the keys and was filled outside of the "
+                "block, so nobody knows where the marked keys are: let the model read the whole text inside the block"
+            )
+        else:  # it goes on from a cache that was filled elsewhere
+            at.tokens, at.step = reach, 0 if q > 1 else 1
         if role == "self":
             self._latest = at
-        return at, max(at.tokens - k, 0) if windowed else 0
+        return at, max(at.tokens - k, 0) if window is not None else 0
 
 
 def _check_scope(scope: Scope, reads: Reads) -> None:
