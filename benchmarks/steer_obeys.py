@@ -186,7 +186,7 @@ def facts(report: Report, quick: bool) -> None:
                 hits[name] += [bool(logits[n, first[i][0]] > logits[n, first[i][1]]) for n, i in enumerate(part)]
         told(report, f"facts, {what}: unsteered", hits["unsteered"], None, how)
         told(report, f"facts, {what}: steered", hits["steered"], least, how, not quick)
-    some = items[:: max(1, len(items) // (4 if quick else 52))]
+    some = items[:: max(1, len(items) // (4 if quick else 156))]
     runs = {"unsteered": None, "steered": strengths}
     said = texts(loaded, [Prompt(x.prompt, x.mark, x.rows_from) for x in some], runs, 10 if quick else 50, 52)
     fluency = {name: float(np.mean([tasks.entropy_of_ngrams(x) for x in answers])) for name, answers in said.items()}

@@ -170,6 +170,7 @@ def test_ctrl_c_leaves_the_weights_of_a_whole_step(moment, monkeypatch):
             return step(self, *told)
 
         monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores Ctrl-C
     before = signal.getsignal(signal.SIGINT)
     done = 0
     with pytest.raises(KeyboardInterrupt):
@@ -184,6 +185,7 @@ def test_ctrl_c_leaves_the_weights_of_a_whole_step(moment, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(learned, reference, strict=True))
     assert all(p.grad is None for p in learned)
     assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, ours)
 
 
 def test_it_runs_in_another_thread():

@@ -145,7 +145,8 @@ def test_a_model_whose_positions_are_not_what_they_seem_is_found_out(models, mon
         return true(*given, **told)
 
     monkeypatch.setattr(loaded.model, "forward", forward)
-    monkeypatch.setattr(supports.inspect, "signature", lambda _: type("S", (), {"parameters": {"position_ids": 0}}))
+    pretended = type("S", (), {"parameters": {"position_ids": 0}})
+    monkeypatch.setattr(supports, "inspect", type("I", (), {"signature": staticmethod(lambda _: pretended)}))
     kept = some_of(heard)
     got = support_of(loaded, heard, "keys")(kept)
     monkeypatch.undo()
