@@ -6,6 +6,7 @@ Rows behind the document are steered, so what stands before is read once, for th
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -197,8 +198,18 @@ def facts(report: Report, quick: bool) -> None:
     )  # fmt: skip
 
 
+def _missing(folder: str, section: str) -> bool:
+    """Whether the data folder lacks a set; says so."""
+    if (DATA / folder).is_dir():
+        return False
+    print(f"{section}: needs the data folder; set RECUERDO_DATA to where {folder}/ lies", file=sys.stderr)
+    return True
+
+
 def questions(report: Report, quick: bool, most: int = 160, looks: int = 40) -> None:
     """XQuAD: the sentence of the answer marked, a wrong one, and the one that the default view picks."""
+    if _missing("xquad", "questions"):
+        return
     loaded, draw = recuerdo.load(MODEL), np.random.default_rng(0)
     items = [x for x in tasks.questions(DATA) if x["half"] == "scoring"]
     items = [items[i] for i in draw.permutation(len(items))[: 4 if quick else most]]
@@ -260,7 +271,11 @@ def formats(report: Report, quick: bool, most: int = 96) -> None:
     loaded = recuerdo.load(MODEL)
     for name, drawn, score in (
         ("json", tasks.biographies(200), tasks.score_json),
-        ("pronouns", tasks.sentences_with_pronouns(DATA, 200), tasks.score_pronouns),
+        *(
+            [("pronouns", tasks.sentences_with_pronouns(DATA, 200), tasks.score_pronouns)]
+            if not _missing("gap", "pronouns")
+            else []
+        ),
     ):
         items = [x for x in drawn if x["half"] == "scoring"][: 4 if quick else most]
         plain = [chat(loaded, x["document"], x["instruction"]) for x in items]

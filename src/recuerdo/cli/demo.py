@@ -54,9 +54,7 @@ def demo(
     )
     console.print("    Choose a word of the answer there; the text below shows what that word read.\n")
     console.print('[dim]Your own: recuerdo look --text-file FILE --question "…" --out page.html[/]')
-    console.print(
-        '[dim]          recuerdo steer --text-file FILE --question "…" --boost "words of it" --profile smollm2-facts[/]'
-    )
+    console.print('[dim]          recuerdo steer --text-file FILE --question "…" --boost "its words"[/]')
     if show and sys.stdout.isatty():
         webbrowser.open(out.resolve().as_uri())
 
@@ -75,7 +73,7 @@ def _steering(console, model) -> None:
             text,
             profile.mark(boost(marked, 4.0)),
             question=question,
-            generate=8,
+            generate=10,
             profile=profile,
             progress=report,
         )

@@ -221,9 +221,10 @@ def log_factors(log_mass: Tensor, regions: Regions) -> Tensor:
     if not bool(has_free.all()):  # rows that see marked keys only: the shares are made to sum to one
         asked = factor - given.clamp_min(1e-30).log().masked_fill(has_free, 0.0)
     out = torch.where(fixed, asked, factor + (torch.log1p(-given) - total))
-    undefined = ~has_free & (given <= 0)
-    # Rows that no bend touches stay what they are, to the last bit.
-    return torch.where(visible & ~undefined & touched(log_mass, regions), out, 0.0)
+    moved = visible & (has_free | (given > 0))
+    if any(bend.heads is not None or bend.rows is not None for bend in regions.bends):
+        moved &= touched(log_mass, regions)  # rows that no bend touches stay what they are, to the last bit
+    return torch.where(moved, out, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
