@@ -38,7 +38,8 @@ class Strengths:
 
     @classmethod
     def of(cls, name: str) -> "Strengths":
-        profile = load_profile(ROOT / f"benchmarks/profiles/{name}.json")
+        own = ROOT / f"benchmarks/profiles/{name}.json"
+        profile = load_profile(own if own.exists() else name)  # else one that comes with the package
         logs = torch.zeros(30, 9)
         for (layer, head), factor in zip(profile.heads, profile.strengths or (), strict=True):
             logs[layer, head] = math.log(factor)
@@ -170,7 +171,7 @@ def told(report: Report, what: str, hits: Sequence[bool], least: float | None, h
 def facts(report: Report, quick: bool) -> None:
     """Which of two facts holds now: efficacy, held-out paraphrases, fluency."""
     loaded, items = recuerdo.load(MODEL), tasks.of_half(tasks.facts(), "scoring")[: 16 if quick else None]
-    strengths = Strengths.of("facts")
+    strengths, shipped = Strengths.of("facts"), Strengths.of("smollm2-facts")
     first = {
         i: [loaded.tokenizer(item.truth[x])["input_ids"][0] for x in ("new", "old")] for i, item in enumerate(items)
     }
@@ -178,17 +179,18 @@ def facts(report: Report, quick: bool) -> None:
     for what, least in (("efficacy", 0.99), ("paraphrase", 0.98)):
         # The three paraphrases take turns.
         asked = [x.prompt if what == "efficacy" else x.truth["paraphrases"][i // 2 % 3] for i, x in enumerate(items)]
-        hits: dict[str, Any] = {"unsteered": [], "steered": []}
+        hits: dict[str, Any] = {"unsteered": [], "steered": [], "shipped": []}
         for a in range(0, len(items), 52):
             part = range(a, min(a + 52, len(items)))
             batch = Asked(loaded, [Prompt(asked[i], items[i].mark, items[i].rows_from) for i in part])
-            for name, run in (("unsteered", None), ("steered", strengths)):
+            for name, run in (("unsteered", None), ("steered", strengths), ("shipped", shipped)):
                 logits = batch.answers(run, 1)[0]
                 hits[name] += [bool(logits[n, first[i][0]] > logits[n, first[i][1]]) for n, i in enumerate(part)]
         told(report, f"facts, {what}: unsteered", hits["unsteered"], None, how)
         told(report, f"facts, {what}: steered", hits["steered"], least, how, not quick)
+        told(report, f"facts, {what}: the shipped profile", hits["shipped"], None, how)
     some = items[:: max(1, len(items) // (4 if quick else 156))]
-    runs = {"unsteered": None, "steered": strengths}
+    runs = {"unsteered": None, "steered": strengths, "shipped": shipped}
     said = texts(loaded, [Prompt(x.prompt, x.mark, x.rows_from) for x in some], runs, 10 if quick else 50, 52)
     fluency = {name: float(np.mean([tasks.entropy_of_ngrams(x) for x in answers])) for name, answers in said.items()}
     change = fluency["steered"] / fluency["unsteered"] - 1
@@ -196,6 +198,8 @@ def facts(report: Report, quick: bool) -> None:
         "facts, fluency: change", 100 * change, "%", target="within 5", ok=None if quick else abs(change) <= 0.05,
         how=f"bi/tri-gram entropy {fluency['unsteered']:.2f} -> {fluency['steered']:.2f} bits, {len(some)} x 50 tokens",
     )  # fmt: skip
+    change = fluency["shipped"] / fluency["unsteered"] - 1
+    report.add("facts, fluency: change by the shipped profile", 100 * change, "%", how="every generated token steered")
 
 
 def _missing(folder: str, section: str) -> bool:

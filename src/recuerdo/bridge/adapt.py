@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from recuerdo.bridge.run import Loaded, _quiet
+from recuerdo.bridge.run import Loaded, quiet
 from recuerdo.errors import InputError, ModelError
 
 METHODS = ("lora", "full")
@@ -34,7 +34,7 @@ def check_method(method: str) -> None:
     if method not in METHODS:
         raise InputError(f"there is no method {method!r}: choose {' or '.join(METHODS)}")
     if method == "lora":
-        with _quiet():
+        with quiet():
             try:
                 import peft  # noqa: F401
             except ImportError:
@@ -72,17 +72,17 @@ def training(
 
     # With as much weight as rank, steps are as large whatever the rank.
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=names, lora_dropout=0.0, bias="none")
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = peft.PeftModel(model, config)
     try:
         yield [parameter for parameter in model.parameters() if parameter.requires_grad]
     except BaseException:
-        with _quiet():
+        with quiet():
             adapted.unload()
         raise
     else:
-        with _quiet():
+        with quiet():
             adapted.merge_and_unload(safe_merge=True)
     finally:
         _forget(model)
@@ -139,7 +139,7 @@ def save(loaded: Loaded, folder: str | os.PathLike[str], card: Mapping[str, Any]
     path = check_folder(folder)
     new = path.absolute().with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        with _quiet():
+        with quiet():
             loaded.model.save_pretrained(new)
             if loaded.tokenizer is not None:
                 loaded.tokenizer.save_pretrained(new)

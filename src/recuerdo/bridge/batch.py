@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recuerdo.bridge.run import Loaded, _encode, _prompt, _quiet
+from recuerdo.bridge.run import Loaded, encode, prompt_of, quiet
 from recuerdo.errors import ModelError
 
 
@@ -60,11 +60,11 @@ def batch_of(loaded: Loaded, items: Sequence[tuple[str, str | None, str]]) -> Ba
         raise ModelError(f"{loaded.name} does not answer: profiles and lessons are for language models")
     texts, documents, offsets, rows, answers = [], [], [], [], []
     for text, question, answer in items:
-        prompt, place, _, special = _prompt(loaded, text, question)
-        with _quiet():
+        prompt, place, _, special = prompt_of(loaded, text, question)
+        with quiet():
             lead = "" if loaded.tokenizer.chat_template and question is not None else " "
             told = loaded.tokenizer(lead + answer.strip(), add_special_tokens=False)["input_ids"]
-        encoded = _encode(loaded, prompt, special=special, room=len(told), document=place)
+        encoded = encode(loaded, prompt, special=special, room=len(told), document=place)
         texts.append(prompt)
         documents.append(place)
         offsets.append(list(encoded["offset_mapping"]))

@@ -56,7 +56,7 @@ class Heard:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Transformers prints advice through its logger and warnings; a person who looks did not ask for it."""
     from transformers.utils import logging as theirs
 
@@ -81,7 +81,7 @@ def load(name_or_path: str | Path, *, progress: Progress | None = None) -> Loade
     fetched.
     """
     folder = resolve(name_or_path, progress=progress)
-    with _quiet():
+    with quiet():
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer
 
@@ -127,12 +127,12 @@ def _kind(config: Any) -> tuple[str, Any]:
 # --------------------------------------------------------------------------------------------- what stands before it
 
 
-def _encode(loaded: Loaded, text: str, *, special: bool, room: int = 0, document: tuple[int, int] | None = None) -> Any:
+def encode(loaded: Loaded, text: str, *, special: bool, room: int = 0, document: tuple[int, int] | None = None) -> Any:
     """Tokens with their characters. Raises InputError when they are more than the model can take.
 
     `room` is left for what is generated; `document` is the part of the text that a person could shorten.
     """
-    with _quiet():
+    with quiet():
         encoded = loaded.tokenizer(
             text, return_offsets_mapping=True, return_special_tokens_mask=True, add_special_tokens=special
         )
@@ -156,7 +156,7 @@ def _names(loaded: Loaded, ids: list[int]) -> list[str]:
     return [loaded.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
 
 
-def _prompt(
+def prompt_of(
     loaded: Loaded, document: str, question: str | None
 ) -> tuple[str, tuple[int, int], tuple[int, int] | None, bool]:
     """The text before the model, where document and question are in it, and whether special tokens are to be added."""
@@ -165,7 +165,7 @@ def _prompt(
     both = f"{document}\n\n{question}"
     if loaded.tokenizer.chat_template:
         chat = [{"role": "user", "content": both}]
-        with _quiet():
+        with quiet():
             text = loaded.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     else:
         text = f"{document}\n\nQuestion: {question}\nAnswer:"
@@ -201,12 +201,12 @@ def hear_answer(
     loaded: Loaded, document: str, question: str | None, *, generate: int = 32, progress: Step | None = None
 ) -> Heard:
     """Let a causal model continue a document, or answer a question about it (greedy), and keep every read."""
-    text, place, asked, special = _prompt(loaded, document, question)
-    encoded = _encode(loaded, text, special=special, room=generate, document=place)
+    text, place, asked, special = prompt_of(loaded, document, question)
+    encoded = encode(loaded, text, special=special, room=generate, document=place)
     ids = torch.tensor([encoded["input_ids"]])
     counter = _Counter(progress, _layers(loaded) * max(generate, 1))
     model, tokenizer = loaded.model, loaded.tokenizer
-    with torch.no_grad(), _quiet(), watch(model, each=counter) as seen:
+    with torch.no_grad(), quiet(), watch(model, each=counter) as seen:
         if generate:
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
             out = model.generate(
@@ -257,9 +257,9 @@ def hear_text(loaded: Loaded, document: str, *, progress: Step | None = None) ->
     """Let a model read a text by itself (an encoder, or a causal model without generating)."""
     if loaded.kind == "causal":
         return hear_answer(loaded, document, None, generate=0, progress=progress)
-    encoded = _encode(loaded, document, special=True)
+    encoded = encode(loaded, document, special=True)
     counter = _Counter(progress, _layers(loaded))
-    with torch.no_grad(), _quiet(), watch(loaded.model, each=counter) as seen:
+    with torch.no_grad(), quiet(), watch(loaded.model, each=counter) as seen:
         loaded.model(input_ids=torch.tensor([encoded["input_ids"]]))
     return Heard(
         text=document,
@@ -277,10 +277,10 @@ def hear_pair(
     loaded: Loaded, source: str, target: str | None, *, generate: int = 64, progress: Step | None = None
 ) -> Heard:
     """Let an encoder-decoder read a source and write a target: the given one (forced), or its own (greedy)."""
-    encoded = _encode(loaded, source, special=True)
+    encoded = encode(loaded, source, special=True)
     ids = torch.tensor([encoded["input_ids"]])
     model, tokenizer = loaded.model, loaded.tokenizer
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         if target is None:
             out = model.generate(ids, max_new_tokens=generate, do_sample=False, num_beams=1)[0].tolist()
             out = out[1:] if out and out[0] == model.config.decoder_start_token_id else out
@@ -329,7 +329,7 @@ def hear_again(loaded: Loaded, heard: Heard) -> Heard:
             f"{loaded.name} cannot be made to say the same again: that works for encoders and language models"
         )
     ids = torch.tensor([heard.ids])
-    with torch.no_grad(), _quiet(), watch(loaded.model) as seen:
+    with torch.no_grad(), quiet(), watch(loaded.model) as seen:
         if loaded.kind == "encoder":
             loaded.model(input_ids=ids)
         else:
@@ -361,7 +361,7 @@ def hear_gradients(loaded: Loaded, heard: Heard, *, progress: Step | None = None
     for parameter in learned:
         parameter.requires_grad_(False)  # gradients of the reads only
     try:
-        with torch.enable_grad(), _quiet(), watch(model, each=keep) as seen:
+        with torch.enable_grad(), quiet(), watch(model, each=keep) as seen:
             given = model.get_input_embeddings()(ids).detach().requires_grad_()
             logits = model(inputs_embeds=given, use_cache=False, logits_to_keep=len(heard.answer_ids) + 1).logits
             chances = torch.log_softmax(logits[0, :-1].float(), -1)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from recuerdo.cli.look import writable
+from recuerdo.cli.options import Out
 from recuerdo.errors import InputError
 
 EXAMPLES = """Example:
@@ -23,9 +24,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="A look written with `--out FILE.json`.")],
     second: Annotated[Path, typer.Argument(help="Another one, over the same text.")],
     view: Annotated[str | None, typer.Option("--view", help="Which view to compare; default: the first's own.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write a .html, .svg, .png, .json or .npz file.")
-    ] = None,
+    out: Out = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the difference as JSON.")] = False,
 ) -> None:
     """Show what the second look read more, and what less, than the first."""

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from recuerdo.cli.options import Out, Question, Text, TextFile
 from recuerdo.cli.progress import progress_bar
 from recuerdo.errors import InputError
 from recuerdo.explain import KINDS
@@ -26,13 +27,9 @@ def look(
     model: Annotated[
         str, typer.Option("--model", "-m", help="A name of `recuerdo models ls`, a model folder, or a hub id.")
     ] = "smollm2",
-    text: Annotated[str | None, typer.Option("--text", "-t", help="The text to read.")] = None,
-    text_file: Annotated[
-        Path | None, typer.Option("--text-file", "-f", help="A file that holds it (UTF-8). Default: standard input.")
-    ] = None,
-    question: Annotated[
-        str | None, typer.Option("--question", "-q", help="Ask a language model about the text.")
-    ] = None,
+    text: Text = None,
+    text_file: TextFile = None,
+    question: Question = None,
     generate: Annotated[
         int | None, typer.Option("--generate", "-n", min=1, help="Tokens to generate, at most (with a question: 32).")
     ] = None,
@@ -45,9 +42,7 @@ def look(
         str | None,
         typer.Option("--view", help="lift (what a word adds), aside (sinks aside), raw, value, rollout or gradient."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write a .html, .svg, .png, .json or .npz file.")
-    ] = None,
+    out: Out = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the maps as JSON.")] = False,
 ) -> None:
     """Show what a model looked at: over a text, or while it answered a question about one."""

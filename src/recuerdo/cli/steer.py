@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recuerdo.cli.look import some_words, words_of, writable
+from recuerdo.cli.options import Out, Question, Text, TextFile
 from recuerdo.cli.progress import progress_bar
 from recuerdo.errors import InputError, MarkError
 
@@ -22,18 +23,15 @@ EXAMPLES = """Examples:
 
 `recuerdo steer -f a.txt -q "When?" --boost "in 1974" --dose 2,4,8,16,32`
 """
-Marked = Annotated[list[str] | None, typer.Option(help="Words of the text, as they stand there; may be given again.")]
 
 
 def steer(
     model: Annotated[
         str, typer.Option("--model", "-m", help="A language model: a name, a folder, a hub id.")
     ] = "smollm2",
-    text: Annotated[str | None, typer.Option("--text", "-t", help="The text to read.")] = None,
-    text_file: Annotated[
-        Path | None, typer.Option("--text-file", "-f", help="A file that holds it (UTF-8). Default: standard input.")
-    ] = None,
-    question: Annotated[str | None, typer.Option("--question", "-q", help="Ask the model about the text.")] = None,
+    text: Text = None,
+    text_file: TextFile = None,
+    question: Question = None,
     generate: Annotated[int, typer.Option("--generate", "-n", min=1, help="Tokens to generate, at most.")] = 32,
     boost: Annotated[list[str] | None, typer.Option("--boost", help="Words to look at more (repeatable).")] = None,
     damp: Annotated[list[str] | None, typer.Option("--damp", help="Words to look at less (repeatable).")] = None,
@@ -72,9 +70,7 @@ def steer(
     author: Annotated[str, typer.Option("--author", help="Who marks.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="Why.")] = "",
     journal: Annotated[Path | None, typer.Option("--journal", help="Another journal than the usual one.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write a .html, .svg, .png, .json or .npz file.")
-    ] = None,
+    out: Out = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Mark words of a text, ask, and see the answer before and after, what moved, and the guard rails."""
@@ -95,7 +91,7 @@ def steer(
         from recuerdo.workbench.steering import ask_steered, dose_curve
 
         chosen = load_profile(profile) if profile else None
-        scope = _layers(layers)
+        scope = layers_of(layers)
         found = [replace(mark, scope=replace(mark.scope, layers=scope)) if scope else mark for mark in wanted]
         found = [replace(mark, author=author or mark.author, reason=reason or mark.reason).dated() for mark in found]
         found = [chosen.mark(mark) for mark in found] if chosen else found
@@ -155,7 +151,7 @@ def _quote(quote: str, every: bool, made):
     return made(quote, every=every)
 
 
-def _layers(told: str | None) -> tuple[int, ...] | None:
+def layers_of(told: str | None) -> tuple[int, ...] | None:
     """Layers from words such as 10-23 or 4,8,-1."""
     if told is None:
         return None

@@ -62,7 +62,7 @@ def teach(
     if not entries:
         raise JournalError(f"no feedback is kept in {kept.path} yet: keep some with `recuerdo steer --keep`")
     with progress_bar() as report:
-        from recuerdo.cli.steer import _layers
+        from recuerdo.cli.steer import layers_of
         from recuerdo.workbench.teaching import Lesson
         from recuerdo.workbench.teaching import teach as give
 
@@ -74,7 +74,7 @@ def teach(
             mass_weight=mass_weight,
             answer_weight=answer_weight,
             keep_weight=keep_weight,
-            layers=_layers(layers),
+            layers=layers_of(layers),
             check=check,
             own_answers=own_answers,
             seed=seed,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recuerdo.cli.look import some_words, words_of, writable
+from recuerdo.cli.options import Question, Text, TextFile
 from recuerdo.cli.progress import progress_bar
 from recuerdo.errors import InputError
 
@@ -24,13 +25,9 @@ EXAMPLES = """Examples:
 
 def truth(
     model: Annotated[str, typer.Option("--model", "-m", help="A language model or an encoder.")] = "smollm2",
-    text: Annotated[str | None, typer.Option("--text", "-t", help="The text to read.")] = None,
-    text_file: Annotated[
-        Path | None, typer.Option("--text-file", "-f", help="A file that holds it (UTF-8). Default: standard input.")
-    ] = None,
-    question: Annotated[
-        str | None, typer.Option("--question", "-q", help="Ask a language model about the text.")
-    ] = None,
+    text: Text = None,
+    text_file: TextFile = None,
+    question: Question = None,
     generate: Annotated[
         int | None, typer.Option("--generate", "-n", min=1, help="Tokens to generate, at most (with a question: 32).")
     ] = None,

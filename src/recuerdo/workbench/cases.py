@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recuerdo.bridge.attention import watch
 from recuerdo.bridge.reads import layer_of
-from recuerdo.bridge.run import Loaded, _encode, _prompt, _quiet, hear_answer
+from recuerdo.bridge.run import Loaded, encode, hear_answer, prompt_of, quiet
 from recuerdo.errors import InputError, MarkError
 from recuerdo.read import Reading
 from recuerdo.steer.journal import Feedback
@@ -171,8 +171,8 @@ def case_of(loaded: Loaded, entry: Feedback, lesson: Lesson) -> Case:
 
     Raises InputError and MarkError that name the feedback.
     """
-    text, place, _, special = _prompt(loaded, entry.text, entry.question)
-    encoded = _encode(loaded, text, special=special, room=64, document=place)
+    text, place, _, special = prompt_of(loaded, entry.text, entry.question)
+    encoded = encode(loaded, text, special=special, room=64, document=place)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     try:
         keys = on_prompt(entry.marks, entry.text, text, offsets, place)
@@ -190,7 +190,7 @@ def case_of(loaded: Loaded, entry: Feedback, lesson: Lesson) -> Case:
     later = behind[0] if behind else len(ids) - 1
     if not behind and not answer:  # the text is all there is: what reads behind the first marked word
         later = int((towards | away).nonzero()[0]) + 1
-    alone = _encode(loaded, entry.text, special=True)["input_ids"]
+    alone = encode(loaded, entry.text, special=True)["input_ids"]
     known = Known.of(loaded, ids[:-1] or ids), Known.of(loaded, alone)
     case = Case(entry, ids, answer, later, towards, away, *known, {}, {})
     if not entry.marks:
@@ -248,7 +248,7 @@ def _aims(reading: Reading, later: int) -> list[Aim]:
 
 def _logits(loaded: Loaded, given: Tensor, places: Tensor) -> Tensor:
     """The scores of the next words at places [n] of a text, [n, v]."""
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         return loaded.model(given, use_cache=False, logits_to_keep=places).logits[0].float()
 
 
@@ -268,7 +268,7 @@ def aim_loss(reading: Reading, aim: Aim) -> Tensor:
 def losses(loaded: Loaded, case: Case, lesson: Lesson) -> dict[str, Tensor]:
     """The losses of a case by name, each times its weight. One pass, with gradients."""
     before = case.known.places
-    with _quiet(), watch(loaded.model) as seen:
+    with quiet(), watch(loaded.model) as seen:
         places = torch.cat([before, case.speaking])
         logits = loaded.model(case.given, use_cache=False, logits_to_keep=places).logits[0].float()
     found = {}
