@@ -234,14 +234,14 @@ def pasta(report: Report, quick: bool) -> None:
             return
         same = (theirs() - ours()).abs().max().item() / max(moved, 1e-9)
         times = interleaved({"eager": plain, "pasta": theirs, "ours": ours}, 3)
-        memory = peak_above(theirs) / max(peak_above(ours), 1.0)
+        memory, own = peak_above(theirs), peak_above(ours)
     how = f"Llama of {layers} layers x 8 heads, {n:,} tokens, 32 marked, all heads"
     report.add("PASTA (eager): steered pass", ratio(times, "pasta", "eager"), "x", against="eager, unsteered", how=how)
     value = ratio(times, "ours", "pasta")
     report.add(
         "recuerdo: the same wish", value, "x PASTA", target="< 1", ok=value < 1, against="pastalib 0.1.3", how=how
     )
-    report.add("PASTA: memory", memory, "x ours", against="recuerdo", how="peak above rest")
+    report.add("PASTA: memory", memory / 1e6, "MB", against=f"recuerdo {own / 1e6:.0f} MB", how="peak above rest")
     report.add("logits differ", same, "of what steering moves", against="pastalib 0.1.3", how="float32")
 
 
