@@ -85,7 +85,7 @@ class _Batch:
             with torch.no_grad():
                 loaded.model.base_model(
                     self.ids[:, : self.first], attention_mask=self.there[:, : self.first],
-                    position_ids=_places(self.there)[:, : self.first], past_key_values=self.read, use_cache=True,
+                    position_ids=_places(self.there)[:, : self.first], cache=self.read, use_cache=True,
                 )  # fmt: skip
 
     def chance(self, loaded: Any, answers: Sequence[list[int]], logs: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class _Batch:
         with attach(loaded.model), bending(loaded.model, rule):
             logits = loaded.model(
                 torch.cat([self.ids, tail[:, :-1]], 1)[:, self.first :], attention_mask=there,
-                position_ids=_places(there)[:, self.first :], past_key_values=cache, use_cache=True, logits_to_keep=long,
+                position_ids=_places(there)[:, self.first :], cache=cache, use_cache=True, logits_to_keep=long,
             ).logits  # fmt: skip
         found = logits.float().log_softmax(-1).gather(-1, tail[..., None])[..., 0]
         return (found * said).sum(1), said.sum(1)

@@ -79,7 +79,7 @@ class Asked:
             with torch.no_grad():
                 self.model.base_model(
                     self.ids[:, : self.first], attention_mask=self.there[:, : self.first],
-                    position_ids=self.places[:, : self.first], past_key_values=cache, use_cache=True,
+                    position_ids=self.places[:, : self.first], cache=cache, use_cache=True,
                 )  # fmt: skip
         self.kept: Any = [(layer.keys, layer.values) for layer in cache.layers]
 
@@ -121,7 +121,7 @@ class Asked:
                 stack.enter_context(bending(self.model, self._rule(strengths)))
             for _ in range(max(new, 1)):
                 logits = self.model(
-                    ids, attention_mask=there, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
+                    ids, attention_mask=there, position_ids=places, cache=cache, use_cache=True, logits_to_keep=1
                 ).logits[:, -1]  # fmt: skip
                 first = logits if first is None else first
                 ids = logits.argmax(-1, keepdim=True)

@@ -48,6 +48,9 @@ CAUSAL = {
     "gemma2": lambda: tf.Gemma2ForCausalLM(tf.Gemma2Config(**GEMMA, **WINDOW, query_pre_attn_scalar=8)),
     "gemma3": lambda: tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**GEMMA, **WINDOW, query_pre_attn_scalar=8)),
     "gpt-neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**COMMON)),
+    "gpt-j": lambda: tf.GPTJForCausalLM(
+        tf.GPTJConfig(vocab_size=99, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, bos_token_id=1, eos_token_id=2)
+    ),
 }
 ENCODERS = {
     "bert": lambda: tf.BertModel(tf.BertConfig(**COMMON)),

@@ -83,12 +83,16 @@ class Site:
 
 
 def wheel_bytes() -> bytes:
+    """A wheel of one tiny model: the same bytes at every call, so its files bear a fixed date and not the clock's."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
-        archive.writestr("tiny_model/model/config.json", '{"model_type": "tiny"}')
-        archive.writestr("tiny_model/model/model.safetensors", WEIGHTS)
-        archive.writestr("tiny_model/__init__.py", "raise SystemExit('never run')")
-        archive.writestr("tiny_model-1.0.dist-info/LICENSE", "free")
+        for name, content in {
+            "tiny_model/model/config.json": '{"model_type": "tiny"}',
+            "tiny_model/model/model.safetensors": WEIGHTS,
+            "tiny_model/__init__.py": "raise SystemExit('never run')",
+            "tiny_model-1.0.dist-info/LICENSE": "free",
+        }.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
     return body.getvalue()
 
 

@@ -81,10 +81,10 @@ def test_generate_with_cache_equals_eager_and_every_step_is_kept(name, side):
             assert (want - got).abs().max() <= TOLERANCE
 
 
-def test_gpt_j_is_an_error_that_says_so():
-    model = tf.GPTJForCausalLM(tf.GPTJConfig(vocab_size=99, n_embd=32, n_layer=2, n_head=4, rotary_dim=4)).eval()
+def test_a_model_outside_the_interface_is_an_error_that_says_so():
+    model = tf.BloomForCausalLM(tf.BloomConfig(vocab_size=99, hidden_size=32, n_layer=2, n_head=4)).eval()
     with (
-        pytest.raises(NothingHeard, match="GPTJForCausalLM was watched and none of its attention was heard"),
+        pytest.raises(NothingHeard, match="BloomForCausalLM was watched and none of its attention was heard"),
         watch(model),
     ):
         model(input_ids=tokens())

@@ -99,7 +99,7 @@ def dense(model: torch.nn.Module, marked: list[Marked]) -> Iterator[None]:
     implementation = model.config._attn_implementation
 
     def look(module, args, told) -> None:
-        past = told.get("past_key_values")
+        past = told.get("cache")
         ids = told.get("decoder_input_ids" if pair else "input_ids")
         length = 0 if past is None else int(past.get_seq_length())
         now[0] = Given(length + (0 if ids is None else ids.shape[1]), now[0].step + 1 if length else 0)
@@ -289,12 +289,12 @@ def test_it_goes_on_from_a_cache_that_was_filled_outside(name, new):
     whole = {"decoder_input_ids": ids, "input_ids": ids} if name == "bart" else {"input_ids": ids}
     key = next(iter(whole))
     marked = [Marked(share(HERE, 0.4), keys(12, (1, 3)), SOURCE | TARGET)]
-    caches = [model(**whole | {key: ids[:, :full]}, use_cache=True).past_key_values for _ in range(2)]
+    caches = [model(**whole | {key: ids[:, :full]}, use_cache=True).cache for _ in range(2)]
     rest = whole | {key: ids[:, full : full + new]}
     with dense(model, marked):
-        want = model(**rest, past_key_values=caches[0])
+        want = model(**rest, cache=caches[0])
     with steered(model, marked) as rule:
-        got = model(**rest, past_key_values=caches[1])
+        got = model(**rest, cache=caches[1])
     near(got.logits, want.logits)
     assert rule.bent == [6 if name == "bart" else 2]
 
@@ -306,12 +306,12 @@ def test_a_window_that_was_filled_outside_is_an_error(name, cache):
     """What it has forgotten cannot be told from it: no mark may land on other keys than those that were marked."""
     model, ids = build(name), tokens()
     made = tf.StaticCache(model.config, max_cache_len=20) if cache == "static" else tf.DynamicCache(config=model.config)
-    past = model(input_ids=ids[:, :10], past_key_values=made, use_cache=True).past_key_values
+    past = model(input_ids=ids[:, :10], cache=made, use_cache=True).cache
     with (
         pytest.raises(MarkError) as caught,
         steered(model, [Marked(share(HERE, 0.4), keys(12, (8, 9)))]),
     ):
-        model(input_ids=ids[:, 10:11], past_key_values=past)
+        model(input_ids=ids[:, 10:11], cache=past)
     assert str(caught.value) == (
         "model.layers.0.self_attn goes on from a cache that keeps a window of the keys and was filled outside of the "
         "block, so nobody knows where the marked keys are: let the model read the whole text inside the block"

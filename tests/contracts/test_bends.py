@@ -432,7 +432,7 @@ def test_a_share_is_given_to_the_last_digit_in_every_row_that_can(path, amount, 
     assert (got.weights[:, :][..., marked].sum(-1)[..., able] - amount).abs().max() <= TOLERANCE
     assert (got.bent.after[..., able, 0] - amount).abs().max() <= TOLERANCE
     assert (got.weights[:, :].sum(-1) - 1).abs().max() <= TOLERANCE
-    assert (got.weights[0, :][..., 0] - 1).abs().max() <= 1e-6
+    assert (got.weights[0, :][..., 0] - 1).abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("factor", [1e-6, 0.01, 0.5, 1.0, 2.0, 20.0, 1e6])

@@ -111,7 +111,7 @@ def watch(model: nn.Module, *, each: Callable[[str, Reading], None] | None = Non
     """Observe every read of a model, own or Hugging Face's, inside the block; `each(path, reading)` as they come.
 
     Addresses are module paths (`model.layers.3.self_attn`); each step of `generate()` is a step of its address.
-    Raises NothingHeard for a model whose attention does not go through Transformers' interface (GPT-J).
+    Raises NothingHeard for a model whose attention does not go through Transformers' interface (BLOOM).
     """
     if not is_foreign(model):
         with watch_reads(model, each=each) as seen:

@@ -33,8 +33,8 @@ class Beside:
         if input_ids.shape[0] != 1:
             raise InputError(f"guard rails go along with one sequence at a time, not with {input_ids.shape[0]}")
         with torch.no_grad(), apart():
-            out = self._model(input_ids[:, self._seen :], past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        self._cache, self._seen = out.past_key_values, input_ids.shape[1]
+            out = self._model(input_ids[:, self._seen :], cache=self._cache, use_cache=True, logits_to_keep=1)
+        self._cache, self._seen = out.cache, input_ids.shape[1]
         plain = out.logits[:, -1].float()
         self.plain.append(plain[0])
         self.steered.append(scores[0].float())

@@ -333,9 +333,9 @@ def hear_again(loaded: Loaded, heard: Heard) -> Heard:
         if loaded.kind == "encoder":
             loaded.model(input_ids=ids)
         else:
-            cache = loaded.model(ids, use_cache=True, logits_to_keep=1).past_key_values
+            cache = loaded.model(ids, use_cache=True, logits_to_keep=1).cache
             if len(heard.answer_ids) > 1:
-                loaded.model(torch.tensor([heard.answer_ids[:-1]]), past_key_values=cache, use_cache=True)
+                loaded.model(torch.tensor([heard.answer_ids[:-1]]), cache=cache, use_cache=True)
     return replace(heard, own=_split(seen)[0])
 
 

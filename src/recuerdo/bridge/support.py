@@ -126,7 +126,7 @@ class _Answer:
             pad_sequence(given, batch_first=True),
             position_ids=pad_sequence(place, batch_first=True),
             attention_mask=torch.ones(len(ids), same + int(length.max()), dtype=torch.long),
-            past_key_values=self._start(same, len(ids)),
+            cache=self._start(same, len(ids)),
             use_cache=same > 0,
             logits_to_keep=many + slack,
         ).logits
@@ -137,7 +137,7 @@ class _Answer:
         if not same:
             return None
         if self._cache is None:
-            self._cache = self._model(self._ids[None], use_cache=True, logits_to_keep=1).past_key_values
+            self._cache = self._model(self._ids[None], use_cache=True, logits_to_keep=1).cache
         cache = copy.deepcopy(self._cache)
         if same < len(self._ids):
             cache.crop(same - len(self._ids))  # negative: so many tokens less
