@@ -23,6 +23,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/look.py --quick
 	$(BIN)/python benchmarks/steer.py --quick
 	$(BIN)/python benchmarks/truth.py --quick
+	$(BIN)/python benchmarks/memory.py --quick
 
 web:
 	cd web && npm ci && npm run build

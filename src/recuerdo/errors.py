@@ -9,6 +9,7 @@
     ├── FetchError         a file could not be fetched, or is not the file that was promised
     ├── MarkError          a mark that cannot be used (also a ValueError)
     ├── JournalError       feedback that could not be kept or read
+    ├── RunError           a run's folder that cannot be used
     └── InputError         what a person handed over cannot be used (also a ValueError)
 
 A message is one short fact and the way out. The command line prints it as one line and leaves with exit code 2.
@@ -52,6 +53,10 @@ class MarkError(RecuerdoError, ValueError):
 
 class JournalError(RecuerdoError):
     """Feedback that could not be kept or read; the message names the file and the fix."""
+
+
+class RunError(RecuerdoError):
+    """A run's folder that cannot be used; the message names the file and the fix."""
 
 
 class InputError(RecuerdoError, ValueError):

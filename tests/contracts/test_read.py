@@ -31,6 +31,7 @@ from recuerdo.read import (
     sigmoid,
     softmax,
     sparsemax,
+    stick_breaking,
     window,
 )
 
@@ -65,6 +66,7 @@ NORMALISERS = {
     "top 5": TopKSoftmax(5),
     "hard": hard,
     "monotonic": monotonic,
+    "stick-breaking": stick_breaking,
 }
 MASKS = {
     "none": None,

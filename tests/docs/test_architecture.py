@@ -86,7 +86,7 @@ PUBLIC = (
     "127.0.0.1", "localhost", "*.example", "example.*", "host", "mirror", "hub",  # tests talk to themselves
     "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "huggingface.co", "github.com", "arxiv.org",
     "doi.org", "www.w3.org", "www.apache.org", "svelte.dev", "docs.pytest.org", "keepachangelog.com", "semver.org",
-    "opencollective.com", "tidelift.com", "paulmillr.com", "bford.info", "xkcd.com", "feross.org", "www.patreon.com",
+    "research.facebook.com", "opencollective.com", "tidelift.com", "paulmillr.com", "bford.info", "xkcd.com", "feross.org", "www.patreon.com",
 )  # fmt: skip
 
 

@@ -12,10 +12,10 @@ import torch
 import transformers
 from torch import nn
 
-from recuerdo.errors import InputError
+from recuerdo.errors import InputError, RunError
 from recuerdo.read import causal, read, watch
 from recuerdo.steer.losses import mass_loss, right_reasons
-from recuerdo.train import Checked, Pace, Saved, Step, fit, rounds
+from recuerdo.train import Checked, Pace, Part, Saved, State, Step, fit, mixed, rounds
 
 TARGET = torch.tensor([1.0, -2.0, 0.5])
 
@@ -212,6 +212,10 @@ REFUSED = {
     "no rate": (lambda: Pace(3, lr=math.nan), "is no pace"),
     "warmup beyond": (lambda: Pace(3, warmup=1.5), "warmup a share of the steps"),
     "unknown shape": (lambda: Pace(3, shape="cosin"), "there is no shape 'cosin': choose cosine or constant"),
+    "unknown optimiser": (lambda: Pace(3, optimiser="adamn"), "there is no optimiser 'adamn': choose adamw or adam or"),
+    "unknown precision": (lambda: Pace(3, precision="half"), "there is no precision 'half': choose float32 or bfloat16"),
+    "average of 1": (lambda: Pace(3, average=1.0), "average is below 1, patience and halve_every are 0 or more"),
+    "halve, when": (lambda: Pace(3, shape="halve"), "the shape halve and halve_every belong together: give both"),
     "no parameters": (lambda: next(fit(len, [], [[0]], Pace(3))), "there is nothing to train: no parameters"),
     "no items": (lambda: next(rounds([], 2)), "there is nothing to draw batches from: give at least one item"),
     "batch of none": (lambda: next(rounds([1], 0)), "a size of 1 or more"),
@@ -228,6 +232,156 @@ def test_what_cannot_be_is_said(case):
     with pytest.raises(InputError) as error:
         call()
     assert words in str(error.value)
+
+
+# --------------------------------------------------------------------------------------------------------- how and how far
+
+
+def test_the_rate_is_halved_every_so_many_steps():
+    pace = Pace(10, 0.8, warmup=0, shape="halve", halve_every=4)
+    assert [pace.rate(step) for step in range(1, 11)] == [0.8] * 4 + [0.4] * 4 + [0.2] * 2
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop"])
+def test_every_optimiser_finds_the_least(name):
+    learned = parameter()
+    pace = Pace(300, 0.05, optimiser=name, clip=10)
+    *_, last = fit(squared(learned), [learned], rounds([0], 1), pace)
+    assert last.loss < 1e-2
+
+
+def test_sgd_is_a_step_along_the_gradient():
+    learned = parameter()
+    list(fit(squared(learned), [learned], [[0]], Pace(1, 0.1, optimiser="sgd", clip=1e9)))
+    assert torch.allclose(learned.detach(), 0.1 * 2 * TARGET)
+
+
+def test_the_average_is_what_is_checked_and_the_parameters_come_back():
+    """Against the definition: a running mean whose decay rises to that of the pace."""
+    learned, seen, mean = parameter(), [], torch.zeros(3)
+    run = fit(
+        squared(learned), [learned], rounds([0], 1), Pace(30, 0.1, average=0.8), every=5,
+        check=lambda: {"at": seen.append(learned.detach().clone()) or 0.0},
+    )  # fmt: skip
+    for event in run:
+        if isinstance(event, Step):
+            keep = min(0.8, (1 + event.number) / (10 + event.number))
+            mean = keep * mean + (1 - keep) * learned.detach()
+        else:
+            assert torch.allclose(seen[-1], mean, atol=1e-6)
+            assert not torch.allclose(seen[-1], learned.detach(), atol=1e-3)
+    assert len(seen) == 6
+
+
+def test_an_exception_in_check_brings_the_parameters_back():
+    learned = parameter()
+    state = State({"p": learned}, Pace(3, 0.1, average=0.5))
+
+    def check():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(fit(squared(learned), [learned], rounds([0], 1), state.pace, check=check, state=state))
+    reference = parameter()
+    list(fit(squared(reference), [reference], rounds([0], 1), Pace(3, 0.1)))
+    assert torch.equal(learned, reference)
+
+
+def test_patience_ends_the_run():
+    learned, numbers = parameter(), iter([5.0, 4.0, 4.0, math.nan, 3.0, 2.0])
+    events = list(
+        fit(squared(learned), [learned], rounds([0], 1), Pace(100, patience=2), every=3,
+            check=lambda: {"error": next(numbers), "other": 0.0}, save=lambda: Path("x"))
+    )  # fmt: skip
+    assert [event.number for event in events if isinstance(event, Checked)] == [3, 6, 9, 12]
+    assert isinstance(events[-1], Saved)
+
+
+def test_bfloat16_is_in_the_products_only():
+    layer = nn.Linear(4, 4)
+    kinds = []
+
+    def loss(item):
+        out = layer(item)
+        kinds.append(out.dtype)
+        return out.float().square().mean()
+
+    list(fit(loss, layer.parameters(), [[torch.randn(2, 4)]], Pace(1, precision="bfloat16")))
+    assert kinds == [torch.bfloat16]
+    assert layer.weight.dtype == torch.float32
+
+
+def test_parts_of_a_batch_count_their_weight():
+    """Means over parts of different length, weighed by their lengths, are the mean over all."""
+    items = torch.randn(7, 3)
+    one, parted = parameter(), parameter()
+    pace = Pace(4, 0.1, clip=1e9)
+    for a, b in zip(
+        fit(lambda x: ((one - x) ** 2).sum(1).mean(), [one], [[items]] * 4, pace),
+        fit(lambda x: ((parted - x) ** 2).sum(1).mean(), [parted],
+            [[Part(items[:5], 5 / 7), Part(None, 0.0), Part(items[5:], 2 / 7)]] * 4, pace),
+        strict=True,
+    ):  # fmt: skip
+        assert a.loss == pytest.approx(b.loss, rel=1e-6)
+    assert torch.allclose(one, parted, atol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------------- going on
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("stop", [1, 4, 5, 8])
+def test_a_run_that_goes_on_is_the_run_that_was_not_stopped(name, stop):
+    """Bit for bit, with noise in the loss, an average and checks; the state passes through tensors and numbers."""
+    pace = Pace(12, 0.1, optimiser=name, average=0.9, patience=3)
+
+    def noisy(learned):
+        return lambda item: ((learned - TARGET + torch.randn(3)) * item).square().sum()
+
+    def run(learned, state, upto):
+        batches = ([float(n)] for n in range(state.number + 1, 100))
+        for event in fit(noisy(learned), [learned], batches, pace, every=4,
+                         check=lambda: {"far": (learned - TARGET).square().sum().item()}, state=state):  # fmt: skip
+            yield event
+            if isinstance(event, Step) and event.number == upto:
+                return
+
+    whole = parameter()
+    expected = list(run(whole, State({"p": whole}, pace, seed=3), 99))
+    first = parameter()
+    state = State({"p": first}, pace, seed=3)
+    events = list(run(first, state, stop))
+    second = nn.Parameter(first.detach().clone())
+    again = State({"p": second}, pace, seed=3)
+    again.load({name: t.clone() for name, t in state.tensors().items()}, state.numbers())
+    torch.manual_seed(99)
+    events += run(second, again, 99)
+    assert events == expected
+    assert torch.equal(whole, second)
+
+
+def test_a_state_of_something_else_is_refused():
+    state = State({"p": parameter()}, Pace(3))
+    list(fit(squared(state.parameters["p"]), state.parameters.values(), rounds([0], 1), Pace(3), state=state))
+    for other in (State({"q": parameter()}, Pace(3)), State({"p": parameter()}, Pace(3, average=0.5))):
+        with pytest.raises(RunError, match="this state is of other parameters or of another optimiser"):
+            other.load(state.tensors(), state.numbers())
+
+
+def test_seeds_are_mixed_well():
+    assert len({mixed(a, b) for a in range(30) for b in range(30)}) == 900
+    assert mixed(1, 2) != mixed(12) != mixed("12")
+    assert mixed(1, "model") == 107009095783771184
+
+
+def test_parameters_that_a_step_makes_infinite_are_neither_checked_nor_saved():
+    """Loss and gradient are finite here, but the weights decay faster than a float can say."""
+    learned, calls = nn.Parameter(torch.full((1,), 1e10)), []
+    pace = Pace(9, optimiser="sgd", decay=1e30)
+    run = fit(lambda _: learned.sum(), [learned], rounds([0], 1), pace, every=1, check=lambda: calls.append(1) or {})
+    with pytest.raises(InputError, match="step 1 made parameters infinite: lower the learning rate"):
+        list(run)
+    assert not calls
 
 
 # ------------------------------------------------------------------------------------------- losses from marks, with fit

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from recuerdo.cli import compare, demo, look, marks, models, profile, steer, teach, truth
+from recuerdo.cli import (
+    compare,
+    demo,
+    evaluate,
+    look,
+    marks,
+    models,
+    predict,
+    profile,
+    recipes,
+    steer,
+    teach,
+    train,
+    truth,
+)
 from recuerdo.errors import RecuerdoError
 
 app = typer.Typer(
@@ -23,9 +37,13 @@ app.command(name="steer", epilog=steer.EXAMPLES)(steer.steer)
 app.command(name="truth", epilog=truth.EXAMPLES)(truth.truth)
 app.command(name="teach", epilog=teach.EXAMPLES)(teach.teach)
 app.command(name="profile", epilog=profile.EXAMPLES)(profile.profile)
+app.command(name="train", epilog=train.EXAMPLES)(train.train)
+app.command(name="evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(name="predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command(name="demo")(demo.demo)
 app.add_typer(marks.app, name="marks")
 app.add_typer(models.app, name="models")
+app.add_typer(recipes.app, name="recipes")
 
 
 def _version(asked: bool) -> None:

@@ -18,6 +18,12 @@ COLOURS = (
     "Previously, the lighthouse of Vell was painted red.",
 )
 
+STORY = """Mary moved to the bathroom.
+Mary got the football there.
+John went to the kitchen.
+Mary went back to the kitchen.
+Mary went back to the garden."""
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the page.")] = Path("recuerdo-demo.html"),
@@ -29,7 +35,7 @@ def demo(
 
     console = Console(highlight=False)
     document = files("recuerdo.cli").joinpath("texts/history.txt").read_text(encoding="utf-8")
-    console.print("[bold]recuerdo[/] [dim]· a tour in four steps[/]\n")
+    console.print("[bold]recuerdo[/] [dim]· a tour in five steps[/]\n")
     console.print("[bold]1[/]  One read: two words look at three others. The weights of each row sum to one.\n")
     _one_read(console)
     length = len(document.split())
@@ -48,13 +54,15 @@ def demo(
     render.show(seen, console)
     render.write(seen, out)
     _steering(console, model)
+    _memory(console)
     size = out.stat().st_size / 1e6
     console.print(
-        f"\n[bold]4[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
+        f"\n[bold]5[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
     )
     console.print("    Choose a word of the answer there; the text below shows what that word read.\n")
     console.print('[dim]Your own: recuerdo look --text-file FILE --question "…" --out page.html[/]')
     console.print('[dim]          recuerdo steer --text-file FILE --question "…" --boost "its words"[/]')
+    console.print('[dim]          recuerdo predict babi-reader --story FILE --question "…"[/]')
     if show and sys.stdout.isatty():
         webbrowser.open(out.resolve().as_uri())
 
@@ -87,6 +95,19 @@ def _steering(console, model) -> None:
     console.print(
         f"    [dim]read of it {shares[0]} → {shares[1]}; {asked.guard.kl:.1f} nats a step from its own answer[/]"
     )
+
+
+def _memory(console) -> None:
+    """A memory network answers from a story, hop by hop, and again without one of the sentences."""
+    from recuerdo.workbench.running import predict
+
+    asked = predict("babi-reader", story=STORY, question="Where is the football?", mute=(STORY.splitlines()[-1],))
+    console.print(
+        "\n[bold]4[/]  A memory network of 0.4 million parameters, trained on bAbI, reads a story.\n"
+        "    Each hop reads again; the last sentence is then taken out of every read:\n"
+    )
+    for line in asked.text().splitlines():
+        console.print(f"    {line}", markup=False)
 
 
 def _one_read(console) -> None:

@@ -16,6 +16,7 @@ from recuerdo.read.normalise import (
     Monotonic,
     Sigmoid,
     Softmax,
+    StickBreaking,
     TopKSoftmax,
     entmax15,
     hard,
@@ -23,6 +24,7 @@ from recuerdo.read.normalise import (
     sigmoid,
     softmax,
     sparsemax,
+    stick_breaking,
 )
 from recuerdo.read.plain import plain_read
 from recuerdo.read.remix import Bend, Odds, Share, mute
@@ -44,9 +46,9 @@ from recuerdo.read.watch import Address, Seen, apart, bending, watch
 __all__ = [
     "Additive", "Address", "Alibi", "Bend", "Bilinear", "Cosine", "Entmax", "Hard", "LocationAware", "Mask",
     "Monotonic", "Odds", "Part", "Product", "Reading", "Relative", "Seen", "Share", "Sigmoid", "SoftCapped",
-    "Softmax", "SquaredDistance", "Summary", "Top", "TopKSoftmax", "Weights", "allow", "apart", "bend", "bending",
-    "causal", "dot", "entmax15", "hard", "lengths", "merge", "monotonic", "mute", "plain_read", "read", "scaled_dot",
-    "sigmoid", "softmax", "sparsemax", "watch", "window",
+    "Softmax", "SquaredDistance", "StickBreaking", "Summary", "Top", "TopKSoftmax", "Weights", "allow", "apart",
+    "bend", "bending", "causal", "dot", "entmax15", "hard", "lengths", "merge", "monotonic", "mute", "plain_read",
+    "read", "scaled_dot", "sigmoid", "softmax", "sparsemax", "stick_breaking", "watch", "window",
 ]  # fmt: skip
 
 

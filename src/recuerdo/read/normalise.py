@@ -150,9 +150,28 @@ class Monotonic:
         return (torch.nn.functional.logsigmoid(row) + arrive).exp().masked_fill(~visible, 0.0)
 
 
+@dataclass(frozen=True)
+class StickBreaking:
+    """The nearest match first (Csordas et al. 2022; Tan et al. 2024): each key, from the last one backwards, takes
+    `sigmoid(s)` of what the later keys have left. Weights sum to at most one; what nobody takes stays unread.
+
+    "The latest that fits" is what this reads by itself, where softmax has to learn it from positions.
+    """
+
+    sequential: bool = False
+
+    def __call__(self, scores: Tensor, previous: Tensor | None = None) -> Tensor:
+        hidden = torch.isneginf(scores)
+        safe = scores.masked_fill(hidden, 0.0)
+        left = torch.nn.functional.logsigmoid(-safe).masked_fill(hidden, 0.0)  # log of what each key leaves
+        later = left.flip(-1).cumsum(-1).flip(-1) - left
+        return (torch.nn.functional.logsigmoid(safe) + later).exp().masked_fill(hidden, 0.0)
+
+
 softmax = Softmax()
 sparsemax = Entmax(2.0)
 entmax15 = Entmax(1.5)
 sigmoid = Sigmoid()
 hard = Hard()
 monotonic = Monotonic()
+stick_breaking = StickBreaking()

@@ -1,5 +1,22 @@
 """Improve the parameters of a model: one small, visible loop that yields what happens."""
 
-from recuerdo.train.fit import Checked, Pace, Saved, Step, fit, rounds
+from recuerdo.train.checkpoint import load_checkpoint, save_checkpoint
+from recuerdo.train.device import Part, World, world
+from recuerdo.train.fit import Checked, Saved, Step, fit, rounds
+from recuerdo.train.optimise import Pace, State, mixed
 
-__all__ = ["Checked", "Pace", "Saved", "Step", "fit", "rounds"]
+__all__ = [
+    "Checked",
+    "Pace",
+    "Part",
+    "Saved",
+    "State",
+    "Step",
+    "World",
+    "fit",
+    "load_checkpoint",
+    "mixed",
+    "rounds",
+    "save_checkpoint",
+    "world",
+]

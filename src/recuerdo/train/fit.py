@@ -2,49 +2,19 @@
 
 import math
 import random
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from recuerdo.errors import InputError
+from recuerdo.train.device import Part
+from recuerdo.train.optimise import Pace, State
 
 T = TypeVar("T")
-SHAPES = ("cosine", "constant")
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long and how fast: `steps`, the highest rate `lr`, `warmup` (share of the steps in which the rate rises to
-    it), `shape` (after that cosine, down to a tenth, or constant), `clip` (norm of the gradient at most) and `decay`
-    of weights. Raises InputError."""
-
-    steps: int
-    lr: float = 1e-3
-    warmup: float = 0.1
-    shape: str = "cosine"
-    clip: float = 1.0
-    decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.lr < 1e3 or not 0 <= self.warmup <= 1 or not self.clip > 0 or self.decay < 0:
-            raise InputError(f"{self} is no pace: at least 1 step, lr and clip above 0, warmup a share of the steps")
-        if self.shape not in SHAPES:
-            raise InputError(f"there is no shape {self.shape!r}: choose {' or '.join(SHAPES)}")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, the first being 1."""
-        rising = max(1, round(self.warmup * self.steps))
-        if step <= rising or self.shape == "constant":
-            return self.lr * min(1.0, step / rising)
-        done = (step - rising) / max(1, self.steps - rising)
-        return self.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
 @dataclass(frozen=True)
@@ -91,81 +61,97 @@ def rounds(items: Sequence[T], size: int, seed: int = 0) -> Iterator[list[T]]:
 def fit(
     loss: Callable[[T], Tensor | Mapping[str, Tensor]],
     parameters: Iterable[nn.Parameter],
-    batches: Iterable[Sequence[T]],
+    batches: Iterable[Sequence[T | Part[T]]],
     pace: Pace,
     *,
     every: int = 0,
     check: Callable[[], dict[str, float]] | None = None,
     save: Callable[[], Path] | None = None,
+    state: State | None = None,
 ) -> Iterator[Step | Checked | Saved]:
-    """Improve `parameters` with AdamW, and yield a Step, Checked or Saved as it happens.
+    """Improve `parameters`, and yield a Step, Checked or Saved as it happens.
 
     `loss` gives a scalar for one item of a batch, or the parts that it is the sum of; a batch is a sequence of items,
-    and its gradient the mean over them, one after the other, so that only one is in memory. `check` and `save` are
-    called every so many steps (0 = only at the end). Seeds are the caller's: `torch.manual_seed`, `rounds(seed=)`.
+    and its gradient the mean over them (a `Part` says what an item counts in it), one after the other, so that only
+    one is in memory. `check` and `save` are called every so many steps (0 = only at the end); in `check` the
+    parameters are their averages, where the pace has these.
+
+    `state` goes on where another run stopped: it holds the steps made, and is moved by every step. Then `batches`
+    begin with the one after them. Where it has a seed, torch's random numbers are set by it before each step;
+    otherwise seeds are the caller's: `torch.manual_seed`, `rounds(seed=)`.
 
     Whoever leaves the loop, or presses Ctrl-C, has the parameters of the last whole step, and no gradients.
 
-    Raises InputError for no parameters, batches that end too early, and a loss that is not finite: before the step
-    is made, so the parameters are still good.
+    Raises InputError for no parameters, batches that end too early, and a loss or gradient that is not finite: before
+    the step is made, so the parameters are still good. Also for parameters that a step made infinite: before they are
+    checked or saved.
     """
     learned = list(parameters)
     if not learned:
         raise InputError("there is nothing to train: no parameters were given")
-    optimiser = torch.optim.AdamW(learned, lr=pace.lr, weight_decay=pace.decay, foreach=False)
+    state = state or State({str(i): p for i, p in enumerate(learned)}, pace)
     source = iter(batches)
     try:
-        for number in range(1, pace.steps + 1):
+        while True:
+            # First what the last step owes: a run that was stopped in between goes on with its check.
+            if state.owes(every):
+                if check is not None:
+                    with state.averaged():
+                        numbers = check()
+                    state.note(numbers)
+                    yield Checked(state.number, numbers)
+                state.settled = state.number
+                if save is not None:
+                    yield Saved(state.number, save())
+            if state.done:
+                return
+            number = state.number + 1
             batch = next(source, None)
             if not batch:
                 raise InputError(f"the batches ended after {number - 1} of {pace.steps} steps: give more, or `rounds`")
-            parts = _backward(loss, batch, number)
+            state.begin(number)
+            parts = _backward(loss, batch, state)
             norm = float(nn.utils.clip_grad_norm_(learned, pace.clip))
             if not math.isfinite(norm):
                 raise InputError(f"the gradient of step {number} is {norm}: lower the learning rate")
-            with _whole():
-                for group in optimiser.param_groups:
-                    group["lr"] = pace.rate(number)
-                optimiser.step()
-            optimiser.zero_grad()
+            state.step()
+            state.optimiser.zero_grad()
+            if not state.finite():
+                raise InputError(f"step {number} made parameters infinite: lower the learning rate")
             yield Step(number, pace.steps, sum(parts.values()), parts, pace.rate(number), norm)
-            if number == pace.steps or (every and number % every == 0):
-                if check is not None:
-                    yield Checked(number, check())
-                if save is not None:
-                    yield Saved(number, save())
     finally:
-        optimiser.zero_grad()
+        state.optimiser.zero_grad()
 
 
-def _backward(loss: Callable[[T], Tensor | Mapping[str, Tensor]], batch: Sequence[T], number: int) -> dict[str, float]:
+def _backward(
+    loss: Callable[[T], Tensor | Mapping[str, Tensor]], batch: Sequence[Any], state: State
+) -> dict[str, float]:
     """The mean loss of a batch, part by part; its gradient is added up in the parameters."""
     parts: dict[str, float] = {}
-    for item in batch:
-        told = loss(item)
-        found = {"loss": told} if isinstance(told, Tensor) else dict(told)
-        total = torch.stack(list(found.values())).sum() / len(batch)
-        if not bool(total.isfinite()):
-            raise InputError(
-                f"the loss of step {number} is {total.item()}: lower the learning rate, or look at the data"
-            )
-        total.backward()
+    for given in batch:
+        item, weight = (given.item, given.weight) if isinstance(given, Part) else (given, 1 / len(batch))
+        if not weight:
+            continue
+        with _precision(state):
+            told = loss(item)
+            found = {"loss": told} if isinstance(told, Tensor) else dict(told)
+            total = torch.stack(list(found.values())).sum() * weight
         for name, value in found.items():
-            parts[name] = parts.get(name, 0.0) + value.item() / len(batch)
+            parts[name] = parts.get(name, 0.0) + value.item() * weight
+        if state.world.size == 1:
+            _refuse(parts, state)
+        total.backward()
+    parts = state.world.total(parts)
+    _refuse(parts, state)  # of all processes: all of them stop
+    state.world.add(state.parameters.values())
     return parts
 
 
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Ctrl-C waits until the block is through: half of the parameters of a step are no parameters."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread only
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
-    if came:
-        signal.raise_signal(signal.SIGINT)
+def _refuse(parts: Mapping[str, float], state: State) -> None:
+    if not math.isfinite(loss := sum(parts.values())):
+        raise InputError(f"the loss of step {state.number + 1} is {loss}: lower the learning rate, or look at the data")
+
+
+def _precision(state: State) -> Any:
+    """Products in bfloat16 where the pace says so; parameters, gradients and sums stay float32."""
+    return torch.autocast(state.world.device.type, torch.bfloat16, enabled=state.pace.precision == "bfloat16")

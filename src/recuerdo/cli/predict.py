@@ -1,0 +1,48 @@
+"""`recuerdo predict`: ask a trained model, and see where it looked."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recuerdo.errors import InputError
+
+EXAMPLES = """Examples:
+
+`recuerdo predict babi-reader --story story.txt -q "Where is Mary?"`
+
+`recuerdo predict babi-reader --story story.txt -q "Where is Mary?" --out look.html`
+
+`recuerdo predict babi-reader --story story.txt -q "Where is Mary?" --mute "Mary went to the office."`
+"""
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or a model that comes with recuerdo.")],
+    story: Annotated[Path | None, typer.Option("--story", "-f", help="A file with one sentence on each line.")] = None,
+    question: Annotated[str | None, typer.Option("--question", "-q", help="The question.")] = None,
+    boost: Annotated[list[str] | None, typer.Option("--boost", help="Look at this sentence more (repeatable).")] = None,
+    mute: Annotated[list[str] | None, typer.Option("--mute", help="Never look at this sentence (repeatable).")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a .html or .json file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer and the looks as JSON.")] = False,
+) -> None:
+    """Ask a trained model a question about a story, and see what it looked at."""
+    if out is not None and out.suffix not in (".html", ".json"):
+        raise InputError(f"{out.name} is neither .html nor .json: these can be written")
+    words: dict[str, Any] = {}
+    if story is not None:
+        try:
+            words["story"] = story.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the story {story} cannot be read ({error}): give a text file in UTF-8") from None
+    words |= {} if question is None else {"question": question}
+    words |= {"boost": tuple(boost)} if boost else {}
+    words |= {"mute": tuple(mute)} if mute else {}
+    from recuerdo.workbench.running import predict as ask
+
+    answer = ask(run, **words)
+    if out is not None:
+        text = json.dumps(answer.as_json(), ensure_ascii=False) if out.suffix == ".json" else answer.html()
+        out.write_text(text, encoding="utf-8")
+    print(json.dumps(answer.as_json(), ensure_ascii=False) if as_json else answer.text())

@@ -1,0 +1,1 @@
+"""Bytes become batches: stories with questions, sequences to recall, simulated worlds."""

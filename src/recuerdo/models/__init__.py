@@ -1,0 +1,1 @@
+"""One architecture each, readable alone."""

@@ -1,0 +1,296 @@
+"""The differentiable neural computer (Graves et al. 2016), with what makes it train reliably.
+
+A controller (LSTM) reads the input and tells a memory of `slots` rows what to write and what to look for. It writes to
+the least used slots or to rows that look alike, and reads by likeness or by going on from where it was, in the order
+of writing. The kit: masked keys, de-allocation that erases, sharp links (Csordas & Schmidhuber 2019), layer norm on
+what the controller says and dropout on what goes past the memory (Franke et al. 2018).
+
+Watched, its reads are `memory.read@step:head` and its writes `memory.write@step`, over the slots.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recuerdo.errors import InputError
+from recuerdo.memory.addressing import allocation, content, overwrite, retention, sharpen_order, strength, used
+from recuerdo.memory.head import ReadHead, WriteHead
+from recuerdo.memory.link import Link, Links, link_named, precede
+from recuerdo.nn.sentences import Sentences, StoryBatch
+
+SHARP_KEYS, SHARP_POWERS = 3.0, 2.0  # one plus the softplus of them is 4.0 and 3.1
+BY_LIKENESS = 2.0  # of three modes: e^2 to 1 to 1
+
+
+@dataclass(frozen=True)
+class Kit:
+    """Which of the means against instability are used.
+
+    `masks`: keys with masks. `deallocation`: what is let go is erased. `sharpening`: sharp links, where order matters.
+    `norm`: layer norm on what the controller tells the memory. `bypass`: dropout on the controller's way past the
+    memory, so that it must use it. `sharp`: key strengths start at 4 and powers at 3, and heads read by
+    likeness first: the first looks are at slots and not at all of them, and go where they must go at once. Else heads
+    learn to be in the right place early, by steps that are many in the long sequences that they have never seen.
+    """
+
+    masks: bool = True
+    deallocation: bool = True
+    sharpening: bool = False
+    norm: bool = True
+    bypass: float = 0.1
+    sharp: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bypass < 1:
+            raise InputError(f"bypass is a share from 0 to below 1 that is dropped, not {self.bypass}")
+
+
+class Orders(NamedTuple):
+    """What the controller tells the memory in a step, or in all of them: every field [..., *shape]."""
+
+    read_key: Tensor  # [h, w]
+    write_key: Tensor  # [1, w]
+    value: Tensor  # [w]
+    read_strength: Tensor  # [h]
+    write_strength: Tensor  # [1]
+    power: Tensor  # [2, h], or [0]: of the links
+    erase: Tensor  # [w]
+    free: Tensor  # [h]
+    allocate: Tensor  # [1]
+    gate: Tensor  # [1]
+    read_mask: Tensor  # [h, w], or [0]
+    write_mask: Tensor  # [1, w], or [0]
+    mode: Tensor  # [h, 3]: backward, content, forward
+
+    def steps(self) -> "list[Orders]":
+        """Orders [b, t, ...] for all steps -> those of each step, [b, ...]."""
+        return [Orders(*step) for step in zip(*(field.unbind(1) for field in self), strict=True)]
+
+
+@dataclass
+class State:
+    """The memory in the middle of one sequence."""
+
+    memory: Tensor  # [b, n, w]
+    squares: Tensor  # [b, n, w]: memory ** 2, for the next write and the next reads
+    usage: Tensor  # [b, n]
+    written: Tensor  # [b, n]
+    precedence: Tensor  # [b, n]
+    reads: Tensor  # [b, h, n]
+    links: Links | None
+
+
+class Memory(nn.Module):
+    """The memory of a DNC, told what to do by `Orders`. It has no parameters but those of the norm."""
+
+    def __init__(self, slots: int, width: int, reads: int, *, link: Link | None, kit: Kit):
+        super().__init__()
+        self.slots, self.width, self.reads = slots, width, reads
+        self.link, self.kit = link, kit
+        h, w = reads, width
+        masks = [(h, w), (1, w)] if kit.masks else [(0,), (0,)]
+        # In groups: as they are; strengths; shares; modes. One activation for each group is enough.
+        power = (2, h) if kit.sharpening and link is not None else (0,)
+        self._shapes = [(h, w), (1, w), (w,), (h,), (1,), power, (w,), (h,), (1,), (1,), *masks, (h, 3)]
+        self._sizes = [torch.Size(shape).numel() for shape in self._shapes]
+        self.says = sum(self._sizes)
+        self._groups = [sum(part) for part in (self._sizes[:3], self._sizes[3:6], self._sizes[6:12], self._sizes[12:])]
+        self.norm = nn.LayerNorm(self.says) if kit.norm else nn.Identity()
+        self.read, self.write = ReadHead(), WriteHead()
+
+    @torch.no_grad()
+    def sharpen_start(self, interface: nn.Linear) -> None:
+        """Where heads start, if the kit says `sharp`: by the bias that comes last before what they are told."""
+        if not self.kit.sharp:
+            return
+        bias = self.norm.bias if isinstance(self.norm, nn.LayerNorm) else interface.bias
+        strengths = bias[self._groups[0] :][: self._groups[1]]
+        strengths[: self.reads + 1], strengths[self.reads + 1 :] = SHARP_KEYS, SHARP_POWERS
+        bias[-self._groups[3] :].view(self.reads, 3)[:, 1] = BY_LIKENESS
+
+    def orders(self, said: Tensor) -> Orders:
+        """What the controller said, [..., says] -> Orders."""
+        plain, strengths, shares, modes = self.norm(said).split(self._groups, -1)
+        fields = [
+            *plain.split(self._sizes[:3], -1),
+            *strength(strengths).split(self._sizes[3:6], -1),
+            *shares.sigmoid().split(self._sizes[6:12], -1),
+            modes,
+        ]
+        shaped = [x.unflatten(-1, shape) for x, shape in zip(fields, self._shapes, strict=True)]
+        return Orders(*shaped[:-1], mode=shaped[-1].softmax(-1))
+
+    def start(self, batch: int, like: Tensor) -> State:
+        """An empty memory for a new sequence."""
+        memory = like.new_zeros(batch, self.slots, self.width)
+        empty, reads = like.new_zeros(batch, self.slots), like.new_zeros(batch, self.reads, self.slots)
+        links = None if self.link is None else self.link.start(empty)
+        return State(memory, memory, empty, empty, empty, reads, links)
+
+    def forward(self, orders: Orders, state: State) -> Tensor:
+        """One step: `state` becomes the next one; returns what was read, [b, h, w]."""
+        masks = (orders.write_mask, orders.read_mask) if self.kit.masks else (None, None)
+        retained = retention(state.reads, orders.free)
+        state.usage = used(state.usage, state.written, retained)
+        found = content(state.memory, orders.write_key, orders.write_strength, masks[0], state.squares)[:, 0]
+        place = torch.lerp(found, allocation(state.usage), orders.allocate) * orders.gate
+        written = self.write(place[:, None], state.memory)[:, 0]
+        erased = retained if self.kit.deallocation else None
+        state.memory = overwrite(state.memory, written, orders.erase, orders.value, erased)
+        state.squares, state.written = state.memory.square(), written
+        weights = content(state.memory, orders.read_key, orders.read_strength, masks[1], state.squares)
+        if state.links is not None:
+            weights = self._follow(orders, state, weights)
+        state.reads, mixed = self.read(weights, state.memory)
+        return mixed
+
+    def _follow(self, orders: Orders, state: State, found: Tensor) -> Tensor:
+        """Mix what was found with what was written after and before the slots read last: [b, h, n]."""
+        links = state.links
+        if links is None:
+            return found
+        links.write(state.written, state.precedence)
+        state.precedence = precede(state.precedence, state.written)
+        forward, backward = links.follow(state.reads)
+        if self.kit.sharpening:
+            backward = sharpen_order(backward, orders.power[:, 0])
+            forward = sharpen_order(forward, orders.power[:, 1])
+        modes = orders.mode[..., None].unbind(2)
+        return modes[0] * backward + modes[1] * found + modes[2] * forward
+
+
+class DNC(nn.Module):
+    """Sequences [b, t, input_width] -> [b, t, output_width]; every sequence starts with an empty memory."""
+
+    def __init__(
+        self,
+        input_width: int,
+        output_width: int,
+        *,
+        hidden: int = 64,
+        memory: tuple[int, int, int] = (64, 16, 1),
+        link: Link | str | None = "history",
+        kit: Kit | Mapping[str, bool | float] | None = None,
+        feedback: bool = True,
+    ):
+        """`memory` is (slots, width, read heads); `link` a Link, its name, or None; `kit` a Kit, or what differs in it.
+
+        Without `feedback` the controller does not hear what was read; only the output does. Then all steps of the
+        controller are worked out at once. Raises InputError for sizes below 1, and for what no link or kit has.
+        """
+        super().__init__()
+        slots, width, reads = memory
+        if min(input_width, output_width, hidden, slots, width, reads) < 1:
+            raise InputError(f"a DNC needs sizes of 1 or more, not hidden={hidden}, memory={tuple(memory)}")
+        link = link_named(link) if isinstance(link, str) else link
+        self.memory = Memory(slots, width, reads, link=link, kit=_kit(kit))
+        self.controller = nn.LSTM(input_width + (reads * width if feedback else 0), hidden, batch_first=True)
+        self.interface = nn.Linear(hidden, self.memory.says)
+        self.memory.sharpen_start(self.interface)
+        self.bypass = nn.Dropout(self.memory.kit.bypass)
+        self.output = nn.Linear(hidden + reads * width, output_width)
+        self.feedback = feedback
+
+    @property
+    def slots(self) -> int:
+        """How many rows the memory of the next sequence has. No parameter depends on it, so it may be set."""
+        return self.memory.slots
+
+    @slots.setter
+    def slots(self, slots: int) -> None:
+        self.memory.slots = slots
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Steps [b, t, input_width] -> [b, t, output_width]. Also under autocast all is done in the parameters' type:
+        a memory that is written a hundred times has no digits to lose."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.output.weight.dtype)
+            state = self.memory.start(x.shape[0], x)
+            hidden, reads = self._with_feedback(x, state) if self.feedback else self._at_once(x, state)
+            return self.output(torch.cat([self.bypass(hidden), reads], -1))
+
+    def _at_once(self, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        hidden = self.controller(x)[0]
+        orders = self.memory.orders(self.interface(hidden)).steps()
+        return hidden, torch.stack([self.memory(step, state).flatten(1) for step in orders], 1)
+
+    def _with_feedback(self, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        read, past, told, reads = x.new_zeros(x.shape[0], self.memory.reads * self.memory.width), None, [], []
+        for step in x.unbind(1):
+            hidden, past = self.controller(torch.cat([step, read], -1)[:, None], past)
+            orders = self.memory.orders(self.interface(hidden[:, 0]))
+            read = self.memory(orders, state).flatten(1)
+            told.append(hidden[:, 0])
+            reads.append(read)
+        return torch.stack(told, 1), torch.stack(reads, 1)
+
+
+def _kit(kit: Kit | Mapping[str, bool | float] | None) -> Kit:
+    if isinstance(kit, Kit):
+        return kit
+    known, given = set(Kit.__dataclass_fields__), dict(kit or {})
+    if unknown := sorted(set(given) - known):
+        raise InputError(f"the kit of a DNC has no {unknown[0]!r}: it has {', '.join(sorted(known))}")
+    return Kit(**given)  # pyright: ignore[reportArgumentType]
+
+
+class StoryDNC(nn.Module):
+    """Answers questions about stories that it hears sentence by sentence, with a DNC.
+
+    `memory` is (slots, width, read heads); `link` and `kit` are those of `DNC`. The kit against instability is on, but
+    for sharp links. Watched, the reads are `dnc.memory.read@step` and the writes `dnc.memory.write@step`, over the
+    slots, a row for each question that there is: step i of a question after i sentences or more is sentence i, step
+    `before` the question itself.
+
+    Each question is a sequence of its own, so no question is written into a story that others are asked about:
+
+        sentence 0, …, sentence before-1, question, blank, …     the answer is said at the last of `think` blanks
+
+    In the blanks it looks again. Shorter sequences end earlier, and what follows in the batch comes too late to change
+    their answers. Sentences are sums of word vectors, weighed by position; the papers feed words, so a row of results
+    has to say that its input is sentences.
+
+    `think`: blank steps after the question.
+
+    Raises InputError for think below 0, and what `DNC` raises.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        answers: int,
+        *,
+        width: int = 64,
+        hidden: int = 128,
+        memory: tuple[int, int, int] = (64, 32, 4),
+        think: int = 3,
+        link: Link | str | None = "history",
+        kit: Kit | Mapping[str, bool | float] | None = None,
+    ):
+        super().__init__()
+        if think < 0:
+            raise InputError(f"a DNC thinks for 0 or more steps after a question, not {think}")
+        self.think = think
+        self.encode = Sentences(vocabulary_size, width, longest=16, learned=True, scale=0.4)
+        self.dnc = DNC(width + 1, answers, hidden=hidden, memory=memory, link=link, kit=kit)
+
+    def forward(self, stories: StoryBatch) -> Tensor:
+        """A batch of stories -> logits of the answers, [b, q, answers]; 0 where there is no question."""
+        there = stories.question > 0
+        told, question, before = stories.sentence[there.nonzero()[:, 0]], stories.question[there], stories.before[there]
+        logits = self.encode.words.new_zeros(*there.shape, self.dnc.output.out_features)
+        if not len(question):
+            return logits
+        most = int(before.max())
+        step = torch.arange(most + 1 + self.think, device=before.device)
+        told = functional.pad(told[:, :most], (0, 1 + self.think))
+        told = torch.where(step == before[:, None], question[:, None], told.masked_fill(step > before[:, None], 0))
+        vectors = functional.embedding(told, self.encode(stories.words)[:, 0])  # row 0 of words is empty: zeros
+        flag = (step >= before[:, None]).to(vectors.dtype)
+        said = self.dnc(torch.cat([vectors, flag[..., None]], -1))  # [n, steps, answers]
+        answered = said[torch.arange(len(before), device=before.device), before + self.think]
+        return logits.masked_scatter(there[..., None], answered.to(logits.dtype))

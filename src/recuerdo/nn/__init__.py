@@ -1,0 +1,1 @@
+"""Parameters that two or more models share."""
