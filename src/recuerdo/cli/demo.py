@@ -107,7 +107,7 @@ def _memory(console) -> None:
         "    Each hop reads again; the last sentence is then taken out of every read:\n"
     )
     for line in asked.text().splitlines():
-        console.print(f"    {line}", markup=False)
+        console.print(f"    {line}", markup=False, soft_wrap=True)
 
 
 def _one_read(console) -> None:
