@@ -8,6 +8,7 @@ import torch
 
 from recuerdo.data.stories import Encoder, batch
 from recuerdo.errors import InputError
+from recuerdo.read import bending
 from recuerdo.tasks.answer import MODELS, Answer, said, story_lines
 from recuerdo.tasks.answered import hops
 
@@ -126,6 +127,30 @@ def test_every_model_learns_answers_and_is_seen(name):
     assert steered.chances != seen.chances
     boosted = task.predict(model, STORY, "Where is Mary?", boost=["John went to the hallway."])
     assert boosted.totals()[1] > seen.totals()[1]
+
+
+@pytest.mark.parametrize("name", ["memn2n", "key_value", "reader", "universal"])
+def test_a_mark_bends_the_hops_and_nothing_else(name, monkeypatch):
+    """Six sentences whose longest has six words: the reads over words have as many keys as those over sentences."""
+    story = "Mary went. " * 5 + "Mary went back to the garden."
+    task = Answer("own", tasks=(1,), lines=200)
+    torch.manual_seed(0)
+    model = task.model(name, **SMALL.get(name, {"width": 32, "steps": 2})).eval()
+    asked = []
+
+    def spying(model, rule):
+        def spy(address, reading):
+            bends = rule(address, reading)
+            asked.append((address.path, reading.shape[3], bool(bends)))
+            return bends
+
+        return bending(model, spy)
+
+    monkeypatch.setattr("recuerdo.tasks.answer.bending", spying)
+    task.predict(model, story, "Where is Mary?", mute=["Mary went back to the garden."])
+    assert {keys for _, keys, _ in asked} == {6}
+    assert all(bent == path.startswith(("hops.", "look")) for path, _, bent in asked)
+    assert any(bent for _, _, bent in asked)
 
 
 def test_hops_are_those_of_each_question_alone():

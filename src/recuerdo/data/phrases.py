@@ -21,8 +21,8 @@ def phrases(stories: Sequence[Story], *, alike: float = 0.3) -> list[tuple[str, 
     by_task: dict[int, set[Words]] = defaultdict(set)
     for story in stories:
         by_task[story.task].update(story.sentences, (q.words for q in story.questions))
-    found = {span for lines in by_task.values() for group in _groups(lines, alike) for span in group if len(span) == 2}
-    return sorted(found)  # type: ignore[arg-type]
+    groups = [group for lines in by_task.values() for group in _groups(lines, alike)]
+    return sorted({(span[0], span[1]) for group in groups for span in group if len(span) == 2})
 
 
 def joined(story: Story, pairs: Iterable[tuple[str, str]]) -> Story:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from recuerdo.models.reader import Reader
 from recuerdo.models.universal import Universal
 from recuerdo.read import Bend, Odds, bending, watch
 from recuerdo.read import mute as mute_keys
-from recuerdo.tasks.answered import Answered, Hop, hops, over_sentences
+from recuerdo.tasks.answered import Answered, Hop, hops, over_sentences, reads_sentences
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "memn2n": MemN2N,
@@ -101,7 +102,7 @@ class Answer:
         if name not in MODELS:
             raise InputError(f"there is no model {name!r} for stories: choose {', '.join(MODELS)}")
         known = self._vocabulary()
-        if name in ("memn2n", "key_value", "entnet"):  # they say whole answers; one of one word may share its vector
+        if "answer_words" in signature(MODELS[name]).parameters:  # an answer of one word may share that word's vector
             index = known.index()
             arguments.setdefault("answer_words", tuple(index.get(answer, 0) for answer in known.answers))
         return MODELS[name](len(known.words), len(known.answers), **arguments)
@@ -123,14 +124,7 @@ class Answer:
 
         That is its attribute `extra`, parts by name, which its forward pass has set (`recuerdo.models.universal`).
         """
-        logits = model(batch)
-        extra = getattr(model, "extra", {})
-        if logits.dim() == 3:
-            each = functional.cross_entropy(logits.flatten(0, 1), batch.answer.flatten(), ignore_index=-1)
-            return {"answer": each, **extra}
-        there = batch.question > 0
-        each = functional.cross_entropy(logits[there].flatten(0, 1), batch.parts[there].flatten())
-        return {"answer": each * PARTS, **extra}
+        return {"answer": _cross_entropy(model(batch), batch), **getattr(model, "extra", {})}
 
     @torch.no_grad()
     def check(self, model: nn.Module, split: str) -> dict[str, float]:
@@ -143,7 +137,7 @@ class Answer:
             tasks = stories.task[there].numpy()
             wrong += np.bincount(tasks, (~right).numpy(), 21)
             asked += np.bincount(tasks, minlength=21)
-            loss += sum(x.item() for x in self.loss(lambda _, y=logits: y, stories).values()) * len(stories)  # type: ignore[arg-type]
+            loss += _cross_entropy(logits, stories).item() * len(stories)
         errors = {task: 100 * wrong[task] / asked[task] for task in range(21) if asked[task]}
         numbers = {
             "error": float(np.mean(list(errors.values()))),
@@ -211,7 +205,7 @@ class Answer:
         if not marks:
             return plain
         bends = _bends(marks, lines)
-        with bending(model, lambda address, reading: bends if reading.shape[3] == len(lines) else ()):
+        with bending(model, lambda place, read: bends if reads_sentences(str(place), read, stories) else ()):
             steered = self._answered(model, stories, lines, question, unknown)
         return replace(steered, marks=tuple(f"{what}: {line}" for what, line in marks), before=plain)
 
@@ -315,6 +309,14 @@ class Answer:
         for group in groups[story.task]:
             table[group] = draw.permutation(group)
         return story.renamed(table)
+
+
+def _cross_entropy(logits: Tensor, stories: Stories) -> Tensor:
+    """Mean over the questions: of whole answers, or added up over the words of each."""
+    if logits.dim() == 3:
+        return functional.cross_entropy(logits.flatten(0, 1), stories.answer.flatten(), ignore_index=-1)
+    there = stories.question > 0
+    return functional.cross_entropy(logits[there].flatten(0, 1), stories.parts[there].flatten()) * PARTS
 
 
 def said(logits: Tensor, stories: Stories) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.data.stories import Stories
-from recuerdo.read import Address, Seen, watch
+from recuerdo.read import Address, Reading, Seen, watch
 
 HOPS = ("hops.", "look")  # what models call the reads that are over the sentences of a story
 SHADES = " ·░▒▓█"
@@ -120,8 +120,15 @@ def hops(model: nn.Module, stories: Stories) -> Tensor:
     return torch.stack(maps) if maps else torch.zeros(0, b, stories.question.shape[1], s)
 
 
+def reads_sentences(address: str, reading: Reading, stories: Stories) -> bool:
+    """Whether a read is a hop over the sentences of these stories: not over words, nor over the slots of a memory."""
+    (b, s), q = stories.sentence.shape, stories.question.shape[1]
+    n, _, rows, keys = reading.shape
+    return address.startswith(HOPS) and keys == s and ((n == b and rows >= q) or (n == b * q and rows == 1))
+
+
 def over_sentences(seen: Seen, stories: Stories) -> dict[str, Tensor]:
-    """The reads whose keys are the sentences: address -> [b, q, s], mean over the heads, the questions' rows only.
+    """The hops over the sentences: address -> [b, q, s], mean over the heads, the questions' rows only.
 
     Heads of one step that read with other normalisers (`look.nearest@2`, `look.softmax@2`) are one hop.
     """
@@ -129,13 +136,13 @@ def over_sentences(seen: Seen, stories: Stories) -> dict[str, Tensor]:
     found: dict[str, list[Tensor]] = {}
     for address in seen:
         reading = seen[address]
-        n, _, rows, keys = reading.shape
-        if not address.startswith(HOPS) or keys != s or not ((n == b and rows >= q) or (n == b * q and rows == 1)):
-            continue  # words of sentences, or a memory that is no story
+        if not reads_sentences(address, reading, stories):
+            continue
         weights = reading.weights[:, :]
-        weights = weights.view(b, q, -1, s).transpose(1, 2) if n == b * q and rows == 1 else weights[:, :, rows - q :]
-        place = Address.parse(address)
-        hop = address if place[1] is None else f"{place[0].rpartition('.')[0]}@{place[1]}"
+        own_memory = reading.shape[0] == b * q and reading.shape[2] == 1  # each question has keys of its own
+        weights = weights.view(b, q, -1, s).transpose(1, 2) if own_memory else weights[:, :, -q:]
+        path, step, _ = Address.parse(address)
+        hop = address if step is None else f"{path.rpartition('.')[0]}@{step}"
         found.setdefault(hop, []).append(weights)
     return {hop: torch.cat(parts, 1).mean(1) for hop, parts in found.items()}
 
