@@ -94,11 +94,14 @@ class Answered:
         return PAGE.format(title=escape(self.question), body="\n".join(parts))
 
     def _also(self) -> str:
-        return "  ".join(f"{answer} {100 * p:.1f} %" for answer, p in self.chances[:3])
+        likely = [chance for chance in self.chances[:3] if chance[1] >= 0.0005]  # what would read 0.0 % says nothing
+        return "  ".join(f"{answer} {100 * p:.1f} %" for answer, p in likely)
 
     def _table(self, caption: str) -> str:
-        names = "".join(f'<th title="{escape(hop.address)}">hop {i}' for i, hop in enumerate(self.hops, 1))
-        rows = [f"<table><caption>{escape(caption)}, % of each hop</caption><tr><th><th>sentence{names}"]
+        names = "".join(f'<th title="{escape(hop.address)}">{i}' for i, hop in enumerate(self.hops, 1))
+        rows = [
+            f"<table><caption>{escape(caption)}, in % of each hop: a column for each</caption><tr><th><th>sentence{names}"
+        ]
         for i, sentence in enumerate(self.sentences):
             cells = "".join(
                 f'<td class=n style="--w:{min(1.0, hop.weights[i]):.4f}">{_percent(hop.weights[i])}'
