@@ -99,9 +99,7 @@ class Answered:
 
     def _table(self, caption: str) -> str:
         names = "".join(f'<th title="{escape(hop.address)}">{i}' for i, hop in enumerate(self.hops, 1))
-        rows = [
-            f"<table><caption>{escape(caption)}, in % of each hop: a column for each</caption><tr><th><th>sentence{names}"
-        ]
+        rows = [f"<table><caption>{escape(caption)}, a column for each hop, in %</caption><tr><th><th>sentence{names}"]
         for i, sentence in enumerate(self.sentences):
             cells = "".join(
                 f'<td class=n style="--w:{min(1.0, hop.weights[i]):.4f}">{_percent(hop.weights[i])}'
