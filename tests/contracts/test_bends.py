@@ -36,6 +36,7 @@ from recuerdo.read import (
     entmax15,
     hard,
     lengths,
+    linear,
     monotonic,
     mute,
     plain_read,
@@ -987,3 +988,23 @@ def test_long_reads_of_other_normalisers_say_what_to_do(monkeypatch):
         "use softmax, or shorter reads"
     )
     says(ReadError, words, lambda: bend(read(*inputs(), normalise=sparsemax), mute(keys(N, (1, 2)))))
+
+
+def test_odds_multiply_the_weights_of_a_linear_read_and_leave_the_others():
+    """They are no shares of a whole: some lie below zero, and a row sums to anything."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 2, n, 8, dtype=torch.double) for n in (3, 6, 6))
+    mask = allow((torch.arange(6) < 5).expand(2, 1, 1, 6))
+    plain = read(query, key, value, mask=mask, normalise=linear)
+    assert bool((plain.weights[:, :] < 0).any())
+    both = torch.tensor([True, False, False, False, False, True])  # the last is hidden anyway
+    gone = torch.tensor([False, False, True, False, False, False])
+    bent = bend(plain, [Odds(both, 20.0), mute(gone)])
+    expected = plain.weights[:, :].clone()
+    expected[..., 0] *= 20
+    expected[..., 2] = 0
+    torch.testing.assert_close(bent.weights[:, :], expected)
+    torch.testing.assert_close(bent.mixed, expected @ value)
+    assert torch.equal(bent.weights[:, :][..., 5], torch.zeros(2, 2, 3).double())
+    with pytest.raises(ReadError, match="no shares of a whole"):
+        bend(plain, Share(both, 0.5))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from recuerdo.memory.slots import Beside, Linear, Look, linear, look_at
-from recuerdo.read import dot, read, watch
+from recuerdo.memory.slots import Beside, Look, look_at
+from recuerdo.read import Linear, dot, linear, read, watch
 
 
 def test_the_linear_start_hides_what_is_hidden():

@@ -10,6 +10,7 @@ from recuerdo.models.reader import Heads, Reader, SentenceEncoder
 from recuerdo.read import allow, bending, mute, read, watch
 from recuerdo.read.mask import as_mask
 from recuerdo.tasks.answer import Answer, said
+from recuerdo.tasks.answered import over_sentences
 
 STORIES = parse(
     "1 Mary went to the kitchen.\n2 John took the milk.\n3 Mary went to the garden.\n4 Where is Mary?\tgarden\t3\n"
@@ -129,6 +130,40 @@ def test_heads_of_the_nearest_match_leave_a_muted_sentence_out_and_look_as_much(
     torch.testing.assert_close(bent.sum(-1), plain.sum(-1))
     ratio = bent[..., [0, 2]] / plain[..., [0, 2]]
     torch.testing.assert_close(ratio[..., 0], ratio[..., 1])
+
+
+def test_a_question_recalls_what_was_told_before_it_by_linear_hops():
+    stories, model = told(), made(recall=2)
+    with watch(model) as seen:
+        model(stories)
+    assert len(seen.steps("recall")) == 2
+    vectors = model.recall.encode(stories.words)
+    for b, q in ((0, 0), (0, 1), (1, 0)):
+        u = vectors[stories.question[b, q], 0]
+        rows = stories.sentence[b, : stories.before[b, q]]
+        for hop in range(2):
+            weights = vectors[rows, hop] @ u
+            heard = seen.steps("recall")[hop].weights[:, :][b, 0, q]
+            torch.testing.assert_close(heard[: len(rows)], weights)
+            assert not heard[len(rows) :].any()
+            u = u + weights @ vectors[rows, hop + 1]
+        expected = model.recall.out(model.recall.norm(u))
+        mask = allow((torch.arange(4) < stories.before[..., None])[:, None])
+        torch.testing.assert_close(model.recall(stories, mask)[b, q], expected)
+
+
+def test_the_hops_of_recall_are_shown_as_parts_of_what_was_added_up_and_a_muted_sentence_has_none():
+    stories, model = told(), made(recall=2)
+    with watch(model) as seen:
+        model(stories)
+    maps = over_sentences(seen, stories)
+    raw = seen.steps("recall")[0].weights[:, :][:, 0]
+    torch.testing.assert_close(maps["recall@0"][0], raw[0].abs() / raw[0].abs().sum(-1, keepdim=True))
+    hidden = torch.tensor([True, False, False, False])
+    with bending(model, lambda address, _: [mute(hidden)] if address.path == "recall" else []), watch(model) as seen:
+        bent = model(stories)
+    assert not over_sentences(seen, stories)["recall@0"][..., 0].any()
+    assert not torch.allclose(bent[0], model(stories)[0])
 
 
 def test_a_marked_sentence_changes_the_answer():

@@ -44,7 +44,7 @@ def inputs(model, stories, b, q):
 
 
 @pytest.mark.parametrize("think", [0, 3])
-@pytest.mark.parametrize("link", ["history", "none", Dense()])
+@pytest.mark.parametrize("link", ["history", "history-2", "none", Dense()])
 def test_a_question_is_answered_at_the_end_of_a_sequence_of_its_own(think, link):
     stories, model = told(), made(think=think, link=link)
     logits = model(stories)
@@ -66,18 +66,20 @@ def test_without_any_question_there_is_nothing_to_say():
     assert logits.shape == (2, 0, len(KNOWN.answers))
 
 
-def test_reads_and_writes_are_heard_for_each_question():
+def test_reads_and_writes_are_heard_for_each_story_and_then_for_each_question():
     stories, model = told(), made()
     with watch(model) as seen:
         model(stories)
     assert sorted(seen.paths) == ["dnc.memory.read", "dnc.memory.write"]
-    assert len(seen.steps("dnc.memory.read")) == 4 + 1 + 3  # the longest story, the question, three blanks
-    assert seen["dnc.memory.read@4"].shape == (3, 2, 1, 5)  # questions, heads, one look, slots
-    assert seen["dnc.memory.write@0"].shape == (3, 1, 1, 5)
-    # Two questions of one story hear the same sentences, as long as neither is asked.
-    writes = seen["dnc.memory.write@1"].weights[:, :]
-    torch.testing.assert_close(writes[0], writes[1])
-    assert not torch.allclose(writes[0], writes[2])
+    assert len(seen.steps("dnc.memory.read")) == 4 + 1 + 3  # as far as somebody asks, the question, three blanks
+    assert seen["dnc.memory.write@3"].shape == (2, 1, 1, 5)  # stories, heads, one look, slots
+    for b, q in ASKED:  # what a question hears is what it would hear by itself
+        n, row = int(stories.before[b, q]), ASKED.index((b, q))
+        with watch(model) as alone:
+            model.dnc(inputs(model, stories, b, q))
+        for i, (step, at) in enumerate([*((i, b) for i in range(n)), *((4 + i, row) for i in range(4))]):
+            ours, own = seen.steps("dnc.memory.read")[step], alone.steps("dnc.memory.read")[i]
+            torch.testing.assert_close(ours.weights[:, :][at], own.weights[:, :][0])
 
 
 def test_a_muted_slot_is_not_read():

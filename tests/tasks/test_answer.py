@@ -62,6 +62,38 @@ def test_names_change_only_in_training_and_only_within_their_groups():
     assert all(tuple(map(len, row)) in forms for row in rows)
 
 
+def test_some_stories_stay_the_same_and_are_half_of_what_comes(monkeypatch):
+    monkeypatch.setattr("recuerdo.tasks.answer.SAME", 10)
+    task = Answer("own", tasks=(1, 5), lines=200, names="found", same=(1,))
+    known, stories = task._vocabulary(), task._stories()
+    number = {task: sum(story.task == task for story in stories) for task in (1, 5)}
+    lasting = {tuple(story.sentences) for story in [s for s in stories if s.task == 1][:10]}
+    came = {1: [], 5: []}
+    batches = task.batches(seed=0)
+    while sum(map(len, came.values())) < 2 * number[1] + number[5]:
+        told = next(batches)
+        for line, which in zip(told.sentence, told.task[:, 0].tolist(), strict=True):
+            came[which].append(tuple(tuple(known.words[w] for w in told.words[i] if w) for i in line if i))
+    assert (len(came[1]), len(came[5])) == (2 * number[1], number[5])
+    again = sum(row in lasting for row in came[1])
+    assert number[1] <= again < 1.1 * number[1]  # one under other names may be one of them by chance
+    with pytest.raises(InputError, match="beside names that are found"):
+        Answer("own", tasks=(1,), same=(1,))
+
+
+def test_a_whole_answer_gets_the_new_name_too():
+    task = Answer("own", tasks=(1, 8), lines=200, names="found")
+    known, batches = task._vocabulary(), list(islice(task.batches(seed=0), 20))
+    told = [
+        ("" if a < 0 else known.answers[a], ",".join(known.words[w] for w in parts if w))
+        for stories in batches
+        for a, parts in zip(stories.answer[stories.question > 0], stories.parts[stories.question > 0], strict=True)
+    ]
+    assert len({answer for answer, _ in told}) > 6
+    assert all(answer == parts for answer, parts in told if answer)
+    assert sum(not answer for answer, _ in told) < len(told) / 10  # a list that no training story has is no class
+
+
 class Oracle(torch.nn.Module):
     """Knows the answers: logits of the parts from the batch itself."""
 
@@ -118,6 +150,8 @@ def test_every_model_learns_answers_and_is_seen(name):
     assert sum(p for _, p in seen.chances) <= 1 + 1e-5
     if name == "entnet":  # it reads its slots, not the sentences
         assert seen.hops == ()
+        with pytest.raises(InputError, match="EntNet does not read sentences: boost and mute cannot reach it"):
+            task.predict(model, STORY, "Where is Mary?", mute=["mary went back to the garden"])
         return
     assert seen.hops
     assert all(len(hop.weights) == 3 for hop in seen.hops)

@@ -186,6 +186,11 @@ class Encoder:
         self._word = vocabulary.index()
         self._answer = {answer: i for i, answer in enumerate(vocabulary.answers)}
         self._phrases = set(vocabulary.phrases())
+        self._said = {tuple(self._parts(answer)): i for answer, i in self._answer.items()}
+
+    def _parts(self, answer: str) -> list[int]:
+        told = self._ids(answer.split(","))[:PARTS]
+        return told + [0] * (PARTS - len(told))
 
     def _ids(self, words: Sequence[str]) -> list[int]:
         return [self._word.get(word, UNKNOWN) for word in words]
@@ -209,8 +214,7 @@ class Encoder:
         s = len(story.sentences)
         parts = np.zeros((len(story.questions), PARTS), dtype=np.int16)
         for row, question in zip(parts, story.questions, strict=True):
-            told = self._ids(question.answer.split(","))[:PARTS]
-            row[: len(told)] = told
+            row[:] = self._parts(question.answer)
         return Encoded(
             words[:s],
             words[s:],
@@ -220,6 +224,13 @@ class Encoder:
             tuple(q.facts for q in story.questions),
             story.task,
         )
+
+    def renamed(self, story: "Encoded", table: np.ndarray) -> "Encoded":
+        """The same story under other names: `table` [vocabulary] gives each word's new number."""
+        parts = table[story.parts]
+        answer = np.array([self._said.get(tuple(row), -1) for row in parts.tolist()], dtype=np.int64)
+        sentences, questions = table[story.sentences], table[story.questions]
+        return replace(story, sentences=sentences, questions=questions, answer=answer, parts=parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,18 +244,6 @@ class Encoded:
     parts: np.ndarray
     facts: tuple[tuple[int, ...], ...]
     task: int
-
-    def renamed(self, table: np.ndarray) -> "Encoded":
-        """The same story under other names: `table` [vocabulary] gives each word's new number."""
-        return Encoded(
-            table[self.sentences],
-            table[self.questions],
-            self.before,
-            self.answer,
-            table[self.parts],
-            self.facts,
-            self.task,
-        )
 
     def reordered(self, order: np.ndarray) -> "Encoded":
         """The same story with its sentences in another order; for stories whose questions all come at the end."""

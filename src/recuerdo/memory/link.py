@@ -13,8 +13,10 @@ A link is a value that is passed in: `link.start(...)` gives the empty state of 
 and which heads follow. Weights of heads are [b, h, n], a write and a precedence [b, n].
 """
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -31,6 +33,14 @@ class Links(Protocol):
 
     def follow(self, reads: Tensor) -> tuple[Tensor, Tensor]:
         """From reads [b, h, n] to what was written next, and to what was written before: each [b, h, n]."""
+        ...
+
+    def take(self, rows: Tensor) -> Self:
+        """The links of some sequences of the batch, [n], each as often as it is named; they go on by themselves."""
+        ...
+
+    def beside(self, others: Sequence[Self]) -> Self:
+        """These sequences and others, as far as each has come, as one batch."""
         ...
 
 
@@ -76,6 +86,19 @@ class DenseLinks:
         """See Links."""
         return reads @ self.matrix.mT, reads @ self.matrix
 
+    def take(self, rows: Tensor) -> "DenseLinks":
+        """See Links."""
+        return self._with(self.matrix[rows])
+
+    def beside(self, others: "Sequence[DenseLinks]") -> "DenseLinks":
+        """See Links."""
+        return self._with(torch.cat([self.matrix, *(other.matrix for other in others)]))
+
+    def _with(self, matrix: Tensor) -> "DenseLinks":
+        new = copy(self)
+        new.matrix = matrix
+        return new
+
 
 # ------------------------------------------------------------------------------------------------------------ history
 
@@ -119,6 +142,22 @@ class HistoryLinks:
         forward, backward = (at.flip(1) @ self.past).unbind(1)
         itself = self._itself[:, None] * reads
         return forward - itself, backward - itself
+
+    def take(self, rows: Tensor) -> "HistoryLinks":
+        """See Links."""
+        return self._with(self.past[rows], self._itself[rows])
+
+    def beside(self, others: "Sequence[HistoryLinks]") -> "HistoryLinks":
+        """See Links. What has come less far begins with writes to nowhere."""
+        links = [self, *others]
+        longest = max(each.past.shape[2] for each in links)
+        past = [torch.nn.functional.pad(each.past, (0, 0, longest - each.past.shape[2], 0)) for each in links]
+        return self._with(torch.cat(past), torch.cat([each._itself for each in links]))
+
+    def _with(self, past: Tensor, itself: Tensor) -> "HistoryLinks":
+        new = copy(self)
+        new.past, new._itself = past, itself
+        return new
 
 
 def link_named(name: str) -> Link | None:

@@ -5,19 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recuerdo.read import dot, read, softmax
+from recuerdo.read import dot, linear, read, softmax
 from recuerdo.read.normalise import Normaliser
-
-
-@dataclass(frozen=True)
-class Linear:
-    """No normaliser: the weights are the scores, hidden keys get 0 (the linear start of Sukhbaatar et al. 2015)."""
-
-    sequential: bool = False
-
-    def __call__(self, scores: Tensor, previous: Tensor | None = None) -> Tensor:
-        """Scores [..., q, k] -> weights [..., q, k]."""
-        return scores.masked_fill(torch.isneginf(scores), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +29,6 @@ class Beside:
         mass = (scores - top).exp()
         total = mass.sum(-1, keepdim=True) + empty * (-top).clamp(max=0).exp()
         return mass / total.clamp_min(torch.finfo(scores.dtype).tiny)
-
-
-linear = Linear()
 
 
 class Look(nn.Module):

@@ -8,7 +8,7 @@ what the controller says and dropout on what goes past the memory (Franke et al.
 Watched, its reads are `memory.read@step:head` and its writes `memory.write@step`, over the slots.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,6 +82,41 @@ class State:
     precedence: Tensor  # [b, n]
     reads: Tensor  # [b, h, n]
     links: Links | None
+
+    def take(self, rows: Tensor) -> "State":
+        """Some sequences of the batch, [n], each as often as it is named; they go on by themselves."""
+        tensors = {name: tensor[rows] for name, tensor in self._tensors().items()}
+        return State(**tensors, links=None if self.links is None else self.links.take(rows))
+
+    def beside(self, others: "Sequence[State]") -> "State":
+        """These sequences and others as one batch."""
+        all_of_them = [state._tensors() for state in (self, *others)]
+        tensors = {name: torch.cat([each[name] for each in all_of_them]) for name in all_of_them[0]}
+        more = [state.links for state in others if state.links is not None]
+        return State(**tensors, links=None if self.links is None else self.links.beside(more))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if name != "links"}
+
+
+@dataclass
+class Moment:
+    """A DNC with feedback in the middle of its sequences: the memory, the controller, and what was read last."""
+
+    state: State
+    hidden: Tensor  # [b, hidden]
+    cell: Tensor  # [b, hidden]
+    read: Tensor  # [b, h * w]
+
+    def take(self, rows: Tensor) -> "Moment":
+        """Some sequences of the batch, [n], each as often as it is named; they go on by themselves."""
+        return Moment(self.state.take(rows), self.hidden[rows], self.cell[rows], self.read[rows])
+
+    def beside(self, others: "Sequence[Moment]") -> "Moment":
+        """These sequences and others as one batch."""
+        moments = [self, *others]
+        hidden, cell, read = (torch.cat([getattr(m, name) for m in moments]) for name in ("hidden", "cell", "read"))
+        return Moment(self.state.beside([m.state for m in others]), hidden, cell, read)
 
 
 class Memory(nn.Module):
@@ -209,24 +244,38 @@ class DNC(nn.Module):
         a memory that is written a hundred times has no digits to lose."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.output.weight.dtype)
-            state = self.memory.start(x.shape[0], x)
-            hidden, reads = self._with_feedback(x, state) if self.feedback else self._at_once(x, state)
+            hidden, reads = self._with_feedback(x) if self.feedback else self._at_once(x)
             return self.output(torch.cat([self.bypass(hidden), reads], -1))
 
-    def _at_once(self, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        hidden = self.controller(x)[0]
+    def _at_once(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, state = self.controller(x)[0], self.memory.start(x.shape[0], x)
         orders = self.memory.orders(self.interface(hidden)).steps()
         return hidden, torch.stack([self.memory(step, state).flatten(1) for step in orders], 1)
 
-    def _with_feedback(self, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        read, past, told, reads = x.new_zeros(x.shape[0], self.memory.reads * self.memory.width), None, [], []
+    def _with_feedback(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        moment, told, reads = self.start(x.shape[0], x), [], []
         for step in x.unbind(1):
-            hidden, past = self.controller(torch.cat([step, read], -1)[:, None], past)
-            orders = self.memory.orders(self.interface(hidden[:, 0]))
-            read = self.memory(orders, state).flatten(1)
-            told.append(hidden[:, 0])
-            reads.append(read)
+            self.step(step, moment)
+            told.append(moment.hidden)
+            reads.append(moment.read)
         return torch.stack(told, 1), torch.stack(reads, 1)
+
+    def start(self, batch: int, like: Tensor) -> Moment:
+        """Sequences in which nothing was heard yet, in the type and place of `like`."""
+        state = self.memory.start(batch, like)
+        nothing = like.new_zeros(batch, self.controller.hidden_size)
+        return Moment(state, nothing, nothing, like.new_zeros(batch, self.memory.reads * self.memory.width))
+
+    def step(self, x: Tensor, moment: Moment) -> None:
+        """Hear x [b, input_width]: `moment` becomes the next one. For a DNC with feedback."""
+        past = (moment.hidden[None], moment.cell[None])
+        _, (hidden, cell) = self.controller(torch.cat([x, moment.read], -1)[:, None], past)
+        moment.hidden, moment.cell = hidden[0], cell[0]
+        moment.read = self.memory(self.memory.orders(self.interface(moment.hidden)), moment.state).flatten(1)
+
+    def say(self, moment: Moment) -> Tensor:
+        """The output of the last step, [b, output_width]."""
+        return self.output(torch.cat([self.bypass(moment.hidden), moment.read], -1))
 
 
 def _kit(kit: Kit | Mapping[str, bool | float] | None) -> Kit:
@@ -242,17 +291,19 @@ class StoryDNC(nn.Module):
     """Answers questions about stories that it hears sentence by sentence, with a DNC.
 
     `memory` is (slots, width, read heads); `link` and `kit` are those of `DNC`. The kit against instability is on, but
-    for sharp links. Watched, the reads are `dnc.memory.read@step` and the writes `dnc.memory.write@step`, over the
-    slots, a row for each question that there is: step i of a question after i sentences or more is sentence i, step
-    `before` the question itself.
+    for sharp links.
 
-    Each question is a sequence of its own, so no question is written into a story that others are asked about:
+    A story is heard once, and each question is asked of the memory as it was then, so no question is written into a
+    story that others are asked about:
 
         sentence 0, …, sentence before-1, question, blank, …     the answer is said at the last of `think` blanks
 
-    In the blanks it looks again. Shorter sequences end earlier, and what follows in the batch comes too late to change
-    their answers. Sentences are sums of word vectors, weighed by position; the papers feed words, so a row of results
-    has to say that its input is sentences.
+    In the blanks it looks again. Sentences are sums of word vectors, weighed by position; the papers feed words, so a
+    row of results has to say that its input is sentences.
+
+    Watched, the reads are `dnc.memory.read@step` and the writes `dnc.memory.write@step`, over the slots: step i is
+    sentence i, a row for each story, as far as the last question needs; then come the question and the blanks, with a
+    row for each question that there is, in the order of the batch.
 
     `think`: blank steps after the question.
 
@@ -281,16 +332,27 @@ class StoryDNC(nn.Module):
     def forward(self, stories: StoryBatch) -> Tensor:
         """A batch of stories -> logits of the answers, [b, q, answers]; 0 where there is no question."""
         there = stories.question > 0
-        told, question, before = stories.sentence[there.nonzero()[:, 0]], stories.question[there], stories.before[there]
+        story, question, before = there.nonzero()[:, 0], stories.question[there], stories.before[there]
         logits = self.encode.words.new_zeros(*there.shape, self.dnc.output.out_features)
         if not len(question):
             return logits
-        most = int(before.max())
-        step = torch.arange(most + 1 + self.think, device=before.device)
-        told = functional.pad(told[:, :most], (0, 1 + self.think))
-        told = torch.where(step == before[:, None], question[:, None], told.masked_fill(step > before[:, None], 0))
-        vectors = functional.embedding(told, self.encode(stories.words)[:, 0])  # row 0 of words is empty: zeros
-        flag = (step >= before[:, None]).to(vectors.dtype)
-        said = self.dnc(torch.cat([vectors, flag[..., None]], -1))  # [n, steps, answers]
-        answered = said[torch.arange(len(before), device=before.device), before + self.think]
-        return logits.masked_scatter(there[..., None], answered.to(logits.dtype))
+        encoded = self.encode(stories.words)[:, 0]
+        with torch.autocast(encoded.device.type, enabled=False):  # see DNC.forward
+            told = functional.pad(functional.embedding(stories.sentence, encoded), (0, 1))  # last: 1 = question, blank
+            asked = functional.pad(functional.embedding(question, encoded), (0, 1), value=1.0)
+            moment = self._when_asked(told, story, before)
+            for step in (asked, *[functional.pad(torch.zeros_like(asked[:, :-1]), (0, 1), value=1.0)] * self.think):
+                self.dnc.step(step, moment)
+            return logits.masked_scatter(there[..., None], self.dnc.say(moment).to(logits.dtype))
+
+    def _when_asked(self, told: Tensor, story: Tensor, before: Tensor) -> Moment:
+        """Stories told [b, s, d] -> for each question [n] of a `story` the moment after `before` of its sentences."""
+        moment, moments, places, most = self.dnc.start(len(told), told), [], [], int(before.max())
+        for n in range(most + 1):
+            now = (before == n).nonzero()[:, 0]
+            if len(now):
+                moments.append(moment.take(story[now]))
+                places.append(now)
+            if n < most:
+                self.dnc.step(told[:, n], moment)
+        return moments[0].beside(moments[1:]).take(torch.cat(places).argsort())

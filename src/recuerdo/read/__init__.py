@@ -13,6 +13,7 @@ from recuerdo.read.merge import Part, merge
 from recuerdo.read.normalise import (
     Entmax,
     Hard,
+    Linear,
     Monotonic,
     Sigmoid,
     Softmax,
@@ -20,6 +21,7 @@ from recuerdo.read.normalise import (
     TopKSoftmax,
     entmax15,
     hard,
+    linear,
     monotonic,
     sigmoid,
     softmax,
@@ -44,11 +46,11 @@ from recuerdo.read.trace import Reading, Weights
 from recuerdo.read.watch import Address, Seen, apart, bending, watch
 
 __all__ = [
-    "Additive", "Address", "Alibi", "Bend", "Bilinear", "Cosine", "Entmax", "Hard", "LocationAware", "Mask",
+    "Additive", "Address", "Alibi", "Bend", "Bilinear", "Cosine", "Entmax", "Hard", "Linear", "LocationAware", "Mask",
     "Monotonic", "Odds", "Part", "Product", "Reading", "Relative", "Seen", "Share", "Sigmoid", "SoftCapped",
     "Softmax", "SquaredDistance", "StickBreaking", "Summary", "Top", "TopKSoftmax", "Weights", "allow", "apart",
-    "bend", "bending", "causal", "dot", "entmax15", "hard", "lengths", "merge", "monotonic", "mute", "plain_read",
-    "read", "scaled_dot", "sigmoid", "softmax", "sparsemax", "stick_breaking", "watch", "window",
+    "bend", "bending", "causal", "dot", "entmax15", "hard", "lengths", "linear", "merge", "monotonic", "mute",
+    "plain_read", "read", "scaled_dot", "sigmoid", "softmax", "sparsemax", "stick_breaking", "watch", "window",
 ]  # fmt: skip
 
 

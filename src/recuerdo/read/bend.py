@@ -20,10 +20,11 @@ from recuerdo.errors import ReadError
 from recuerdo.read.blocks import row_blocks
 from recuerdo.read.fused import fused_read, fused_refuses
 from recuerdo.read.merge import Part
+from recuerdo.read.normalise import Linear
 from recuerdo.read.pairing import ALL, Pairing, grouped_mix
 from recuerdo.read.partial import Piece, joined_lse, joined_mixed, nothing, pieces_of, rows_of, without
 from recuerdo.read.plain import log_mass
-from recuerdo.read.remix import Bend, RegionBias, Regions, log_factors, touched
+from recuerdo.read.remix import Bend, RegionBias, Regions, Share, log_factors, touched
 from recuerdo.read.trace import Bent, Reading
 
 LOST = 2.0  # where the rest of a row grows more than so many times it is read for itself: rounding grows as much
@@ -179,12 +180,15 @@ def _bend_kept(reading: Reading, regions: Regions) -> Reading:
         )
     weights = reading.weights[:, :]
     of = regions.of[:, None, None]
-    shares = torch.stack([weights.masked_fill(of != i, 0.0).sum(-1) for i in range(regions.count + 1)])
-    total = shares.sum(0)
-    nothing = shares <= 0
-    masses = torch.where(
-        nothing, -torch.inf, shares.masked_fill(nothing, 1.0).log() - total.masked_fill(total <= 0, 1.0).log()
-    )
+    if isinstance(reading.pairing.normalise, Linear):
+        masses = _next_to_nothing(weights, of, regions)
+    else:
+        shares = torch.stack([weights.masked_fill(of != i, 0.0).sum(-1) for i in range(regions.count + 1)])
+        total = shares.sum(0)
+        nothing = shares <= 0
+        masses = torch.where(
+            nothing, -torch.inf, shares.masked_fill(nothing, 1.0).log() - total.masked_fill(total <= 0, 1.0).log()
+        )
     factors = log_factors(masses, regions)
     bias = RegionBias(factors.movedim(0, -1), regions.of).block(ALL, ALL, reading.pairing.extent, weights.device)
     weights = weights * bias.exp()
@@ -193,3 +197,13 @@ def _bend_kept(reading: Reading, regions: Regions) -> Reading:
     out = Reading(part, reading.pairing, value, path=reading.path, kept=lambda: weights)
     out.bent = Bent(regions, masses.movedim(0, -1), factors.movedim(0, -1))
     return out
+
+
+def _next_to_nothing(weights: Tensor, of: Tensor, regions: Regions) -> Tensor:
+    """Log-masses for weights that are no shares, [count + 1, b, h, q]: what is marked holds so little beside the rest
+    that the rest stays as it is, and odds multiply the marked weights alone."""
+    if any(isinstance(bend, Share) and bend.amount for bend in regions.bends):
+        raise ReadError("the weights of a linear read are no shares of a whole: multiply their odds, or mute keys")
+    held = torch.stack([((of == i) & torch.ones_like(weights, dtype=torch.bool)).any(-1) for i in range(regions.count)])
+    marked = torch.where(held, weights.new_tensor(-200.0), weights.new_tensor(-torch.inf))
+    return torch.cat([marked, weights.new_zeros(1, *weights.shape[:-1])])

@@ -168,10 +168,22 @@ class StickBreaking:
         return (torch.nn.functional.logsigmoid(safe) + later).exp().masked_fill(hidden, 0.0)
 
 
+@dataclass(frozen=True)
+class Linear:
+    """No normaliser: the weights are the scores, below zero too (linear attention; MemN2N's linear start). They are no
+    shares of a whole: odds multiply the weight itself, and a share cannot be asked for."""
+
+    sequential: bool = False
+
+    def __call__(self, scores: Tensor, previous: Tensor | None = None) -> Tensor:
+        return scores.masked_fill(torch.isneginf(scores), 0.0)
+
+
 softmax = Softmax()
 sparsemax = Entmax(2.0)
 entmax15 = Entmax(1.5)
 sigmoid = Sigmoid()
 hard = Hard()
+linear = Linear()
 monotonic = Monotonic()
 stick_breaking = StickBreaking()

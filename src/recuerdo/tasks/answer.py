@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from inspect import signature
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 SIZES = ("1k", "10k", "own")
 NAMES = ("kept", "found")
+SAME = 100  # stories of a task that stay the same; of the 1,000 questions of task 17 these are nearly all
 BOOST = 20.0  # what boosting a sentence multiplies its odds by
 SOLVED = 5.0  # percent of wrong answers up to which a task counts as solved (Weston et al. 2015)
 
@@ -67,6 +69,9 @@ class Answer:
     story comes by in training, words that are exchangeable in its task are exchanged, and the sentences are shuffled
     where their order tells nothing (`recuerdo.data.exchange`). All this is found in the training questions alone.
     `again`: tasks whose training stories come by once more in each round, for every time that they are named.
+    `same`: tasks of which, beside all stories under changing names, a hundred come as they are, again and again, so
+    that they are half of what comes. What is always new may never be learned, where what repeats is, and then holds
+    for the rest as well (two-set training: Charton & Kempe 2024, arXiv 2410.07041). Needs names "found".
     `holdout`: share of the training stories that are for validation. `folder`: where bAbI is; "" = babi/ in
     RECUERDO_DATA. `words` and `answers`: a vocabulary to use instead of the training questions' own.
 
@@ -80,6 +85,7 @@ class Answer:
     newest: int = 0
     names: str = "kept"
     again: tuple[int, ...] = ()
+    same: tuple[int, ...] = ()
     holdout: float = 0.1
     folder: str = ""
     words: tuple[str, ...] = ()
@@ -94,6 +100,8 @@ class Answer:
             raise InputError(f"tasks are numbers from 1 to 20, not {self.tasks}")
         if not set(self.again) <= set(self.tasks):
             raise InputError(f"only tasks that are learned can come again, not {self.again}")
+        if not set(self.same) <= set(self.tasks) or (self.same and self.names != "found"):
+            raise InputError(f"only tasks that are learned can stay the same, beside names that are found: {self.same}")
         if not 0 < self.holdout < 1 or self.batch < 1 or min(self.lines, self.newest) < 0:
             raise InputError("holdout is above 0 and below 1, batch at least 1, lines and newest at least 0")
 
@@ -109,13 +117,21 @@ class Answer:
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Stories]:
         """Batches without end, in another order each time round; a batch depends on seed and number alone."""
-        stories, groups, loose = self._training()
+        encoder = Encoder(self._vocabulary())
+        stories, groups, loose = self._training(encoder)
+        changing = len(stories)
+        stories += self._repeated(stories)
         number, round_ = 0, 0
         while True:
             parts = self._order(stories, np.random.default_rng((seed, round_)))
             for part in parts[max(0, start - number) :] if start < number + len(parts) else ():
                 draw = np.random.default_rng((seed, round_, int(part[0])))
-                yield batch([self._varied(stories[i], groups, loose, draw) for i in part])
+                yield batch(
+                    [
+                        self._varied(stories[i], encoder, groups, loose, draw) if i < changing else stories[i]
+                        for i in part
+                    ]
+                )
             number, round_ = number + len(parts), round_ + 1
             start = max(start, number)
 
@@ -188,7 +204,8 @@ class Answer:
 
         `story` has a sentence on each line (bAbI's numbers in front are passed over), or several behind each other.
         `boost` multiplies the odds of a sentence by 20 in every hop, `mute` takes it out. Raises InputError for a story
-        without a sentence, a question without a word, and a mark on a sentence that is not there or is marked twice.
+        without a sentence, a question without a word, a mark on a sentence that is not there or
+        is marked twice, and marks for a model that does not read sentences.
         """
         lines = story_lines(story)
         words = split_words(question)
@@ -204,6 +221,8 @@ class Answer:
         marks = [*(("boost", line) for line in boost), *(("mute", line) for line in mute)]
         if not marks:
             return plain
+        if not plain.hops:
+            raise InputError(f"{type(model).__name__} does not read sentences: boost and mute cannot reach it")
         bends = _bends(marks, lines)
         with bending(model, lambda place, read: bends if reads_sentences(str(place), read, stories) else ()):
             steered = self._answered(model, stories, lines, question, unknown)
@@ -267,8 +286,8 @@ class Answer:
             return Vocabulary(self.words, self.answers)
         return _vocabulary(self.size, self.tasks, self._folder(), self.holdout, self.names == "found")
 
-    def _training(self) -> tuple[list[Encoded], dict[int, list[np.ndarray]], set[int]]:
-        encoder, stories = Encoder(self._vocabulary()), self._stories()
+    def _training(self, encoder: Encoder) -> tuple[list[Encoded], dict[int, list[np.ndarray]], set[int]]:
+        stories = self._stories()
         index = encoder.vocabulary.index()
         pairs = encoder.vocabulary.phrases()
         plain = [joined(story, pairs) for story in stories] if self.names == "found" else []
@@ -276,6 +295,14 @@ class Answer:
         groups = {task: [np.array([index[w] for w in group]) for group in some] for task, some in found.items()}
         often = [*stories, *(story for task in self.again for story in stories if story.task == task)]
         return [encoder.encode(story) for story in self._each(often)], groups, unordered(plain)
+
+    def _repeated(self, stories: Sequence[Encoded]) -> list[Encoded]:
+        """The stories that come as they are, as many of a task as come under changing names."""
+        found: list[Encoded] = []
+        for task in self.same:
+            told = [story for story in stories if story.task == task]
+            found += islice(cycle(told[:SAME]), len(told))
+        return found
 
     def _order(self, stories: Sequence[Encoded], draw: np.random.Generator) -> list[list[int]]:
         """One time round: the numbers of the stories of each batch, stories of like length together."""
@@ -298,7 +325,12 @@ class Answer:
         return parts
 
     def _varied(
-        self, story: Encoded, groups: dict[int, list[np.ndarray]], loose: set[int], draw: np.random.Generator
+        self,
+        story: Encoded,
+        encoder: Encoder,
+        groups: dict[int, list[np.ndarray]],
+        loose: set[int],
+        draw: np.random.Generator,
     ) -> Encoded:
         """The story as it comes by in training: other names, another order, where this changes nothing."""
         if story.task in loose:
@@ -308,7 +340,7 @@ class Answer:
         table = np.arange(len(self._vocabulary().words), dtype=np.int16)
         for group in groups[story.task]:
             table[group] = draw.permutation(group)
-        return story.renamed(table)
+        return encoder.renamed(story, table)
 
 
 def _cross_entropy(logits: Tensor, stories: Stories) -> Tensor:

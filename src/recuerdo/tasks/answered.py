@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.data.stories import Stories
-from recuerdo.read import Address, Reading, Seen, watch
+from recuerdo.read import Address, Linear, Reading, Seen, watch
 
-HOPS = ("hops.", "look")  # what models call the reads that are over the sentences of a story
+HOPS = ("hops.", "look", "recall")  # what models call the reads that are over the sentences of a story
 SHADES = " ·░▒▓█"
 
 
@@ -131,7 +131,8 @@ def reads_sentences(address: str, reading: Reading, stories: Stories) -> bool:
 def over_sentences(seen: Seen, stories: Stories) -> dict[str, Tensor]:
     """The hops over the sentences: address -> [b, q, s], mean over the heads, the questions' rows only.
 
-    Heads of one step that read with other normalisers (`look.nearest@2`, `look.softmax@2`) are one hop.
+    Of a linear read, whose weights are no shares, it is each weight's part in the sum of their sizes. Heads of one
+    step that read with other normalisers (`look.nearest@2`, `look.softmax@2`) are one hop.
     """
     (b, s), q = stories.sentence.shape, stories.question.shape[1]
     found: dict[str, list[Tensor]] = {}
@@ -141,9 +142,11 @@ def over_sentences(seen: Seen, stories: Stories) -> dict[str, Tensor]:
             continue
         weights = reading.weights[:, :]
         own_memory = reading.shape[0] == b * q and reading.shape[2] == 1  # each question has keys of its own
+        if isinstance(reading.pairing.normalise, Linear):  # no shares: their part in what was added up, either way
+            weights = weights.abs() / weights.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         weights = weights.view(b, q, -1, s).transpose(1, 2) if own_memory else weights[:, :, -q:]
         path, step, _ = Address.parse(address)
-        hop = address if step is None else f"{path.rpartition('.')[0]}@{step}"
+        hop = address if step is None else f"{path.rpartition('.')[0] or path}@{step}"
         found.setdefault(hop, []).append(weights)
     return {hop: torch.cat(parts, 1).mean(1) for hop, parts in found.items()}
 
