@@ -39,9 +39,8 @@ from recuerdo.models.key_value import KeyValue
 from recuerdo.models.memn2n import MemN2N
 from recuerdo.models.reader import Reader
 from recuerdo.models.universal import Universal
-from recuerdo.read import Bend, Odds, bending, watch
-from recuerdo.read import mute as mute_keys
-from recuerdo.tasks.answered import Answered, Hop, hops, over_sentences, reads_sentences
+from recuerdo.read import bending, watch
+from recuerdo.tasks.answered import Answered, Hop, bends_on, hops, over_sentences, reads_sentences
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "memn2n": MemN2N,
@@ -126,12 +125,7 @@ class Answer:
             parts = self._order(stories, np.random.default_rng((seed, round_)))
             for part in parts[max(0, start - number) :] if start < number + len(parts) else ():
                 draw = np.random.default_rng((seed, round_, int(part[0])))
-                yield batch(
-                    [
-                        self._varied(stories[i], encoder, groups, loose, draw) if i < changing else stories[i]
-                        for i in part
-                    ]
-                )
+                yield batch([self._varied(stories[i], encoder, groups, loose, draw, i < changing) for i in part])
             number, round_ = number + len(parts), round_ + 1
             start = max(start, number)
 
@@ -223,7 +217,7 @@ class Answer:
             return plain
         if not plain.hops:
             raise InputError(f"{type(model).__name__} does not read sentences: boost and mute cannot reach it")
-        bends = _bends(marks, lines)
+        bends = bends_on(marks, lines, BOOST)
         with bending(model, lambda place, read: bends if reads_sentences(str(place), read, stories) else ()):
             steered = self._answered(model, stories, lines, question, unknown)
         return replace(steered, marks=tuple(f"{what}: {line}" for what, line in marks), before=plain)
@@ -331,8 +325,11 @@ class Answer:
         groups: dict[int, list[np.ndarray]],
         loose: set[int],
         draw: np.random.Generator,
+        changing: bool,
     ) -> Encoded:
         """The story as it comes by in training: other names, another order, where this changes nothing."""
+        if not changing:
+            return story
         if story.task in loose:
             story = story.reordered(draw.permutation(len(story.sentences)))
         if not groups.get(story.task):
@@ -363,21 +360,6 @@ def story_lines(story: str) -> list[str]:
     lines = [re.sub(r"^\s*\d+\s+", "", line).strip() for line in story.splitlines()]
     lines = [line for line in lines if line and "\t" not in line]
     return [part.strip() for line in lines for part in re.split(r"(?<=[.!?])\s+", line) if part.strip()]
-
-
-def _bends(marks: Sequence[tuple[str, str]], lines: Sequence[str]) -> tuple[Bend, ...]:
-    """Marks on sentences as bends: every sentence with these words, whatever its capitals and marks."""
-    bends: list[Bend] = []
-    taken = torch.zeros(len(lines), dtype=torch.bool)
-    for what, sentence in marks:
-        keys = torch.tensor([split_words(line) == split_words(sentence) for line in lines])
-        if not keys.any():
-            raise InputError(f"the story has no sentence {sentence!r}: give one as it stands there")
-        if (keys & taken).any():
-            raise InputError(f"the sentence {sentence!r} is marked twice: boost it or mute it, once")
-        taken |= keys
-        bends.append(Odds(keys, BOOST) if what == "boost" else mute_keys(keys))
-    return tuple(bends)
 
 
 def _length(story: Encoded) -> int:

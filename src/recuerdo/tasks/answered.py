@@ -1,5 +1,6 @@
 """What a reader said to a question, and which sentences each of its hops looked at: for the terminal, a page, data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recuerdo.data.stories import Stories
-from recuerdo.read import Address, Linear, Reading, Seen, watch
+from recuerdo.data.stories import Stories, split_words
+from recuerdo.errors import InputError
+from recuerdo.read import Address, Bend, Linear, Odds, Reading, Seen, watch
+from recuerdo.read import mute as mute_keys
 
 HOPS = ("hops.", "look", "recall")  # what models call the reads that are over the sentences of a story
 SHADES = " ·░▒▓█"
@@ -177,3 +180,18 @@ td.n:first-child{{opacity:.6;width:2rem}} .most td:nth-child(2){{font-weight:600
 {body}
 </body></html>
 """
+
+
+def bends_on(marks: Sequence[tuple[str, str]], lines: Sequence[str], boost: float) -> tuple[Bend, ...]:
+    """Marks on sentences as bends: every sentence with these words, whatever its capitals and marks."""
+    bends: list[Bend] = []
+    taken = torch.zeros(len(lines), dtype=torch.bool)
+    for what, sentence in marks:
+        keys = torch.tensor([split_words(line) == split_words(sentence) for line in lines])
+        if not keys.any():
+            raise InputError(f"the story has no sentence {sentence!r}: give one as it stands there")
+        if (keys & taken).any():
+            raise InputError(f"the sentence {sentence!r} is marked twice: boost it or mute it, once")
+        taken |= keys
+        bends.append(Odds(keys, boost) if what == "boost" else mute_keys(keys))
+    return tuple(bends)
