@@ -136,14 +136,14 @@ def test_a_question_recalls_what_was_told_before_it_by_linear_hops():
     stories, model = told(), made(recall=2)
     with watch(model) as seen:
         model(stories)
-    assert len(seen.steps("recall")) == 2
+    assert set(seen.paths) == {"encode", "recall.hops.0", "recall.hops.1", "look.nearest", "look.softmax"}
     vectors = model.recall.encode(stories.words)
     for b, q in ((0, 0), (0, 1), (1, 0)):
         u = vectors[stories.question[b, q], 0]
         rows = stories.sentence[b, : stories.before[b, q]]
         for hop in range(2):
             weights = vectors[rows, hop] @ u
-            heard = seen.steps("recall")[hop].weights[:, :][b, 0, q]
+            heard = seen[f"recall.hops.{hop}"].weights[:, :][b, 0, q]
             torch.testing.assert_close(heard[: len(rows)], weights)
             assert not heard[len(rows) :].any()
             u = u + weights @ vectors[rows, hop + 1]
@@ -157,12 +157,15 @@ def test_the_hops_of_recall_are_shown_as_parts_of_what_was_added_up_and_a_muted_
     with watch(model) as seen:
         model(stories)
     maps = over_sentences(seen, stories)
-    raw = seen.steps("recall")[0].weights[:, :][:, 0]
-    torch.testing.assert_close(maps["recall@0"][0], raw[0].abs() / raw[0].abs().sum(-1, keepdim=True))
+    raw = seen["recall.hops.0"].weights[:, :][:, 0]
+    torch.testing.assert_close(maps["recall.hops.0"][0], raw[0].abs() / raw[0].abs().sum(-1, keepdim=True))
     hidden = torch.tensor([True, False, False, False])
-    with bending(model, lambda address, _: [mute(hidden)] if address.path == "recall" else []), watch(model) as seen:
+    with (
+        bending(model, lambda address, _: [mute(hidden)] if address.path.startswith("recall") else []),
+        watch(model) as seen,
+    ):
         bent = model(stories)
-    assert not over_sentences(seen, stories)["recall@0"][..., 0].any()
+    assert not over_sentences(seen, stories)["recall.hops.0"][..., 0].any()
     assert not torch.allclose(bent[0], model(stories)[0])
 
 

@@ -163,6 +163,11 @@ def test_every_model_learns_answers_and_is_seen(name):
     assert boosted.totals()[1] > seen.totals()[1]
 
 
+def test_slots_are_no_sentences_however_many_there_are():
+    task = Answer("own", tasks=(1,))
+    assert task.predict(task.model("entnet", width=12, slots=3), STORY, "Where is Mary?").hops == ()
+
+
 @pytest.mark.parametrize("name", ["memn2n", "key_value", "reader", "universal"])
 def test_a_mark_bends_the_hops_and_nothing_else(name, monkeypatch):
     """Six sentences whose longest has six words: the reads over words have as many keys as those over sentences."""

@@ -70,7 +70,7 @@ def main(name, folder, kills, seed):
         in_write = draw.randint(1, 14) if killed < kills and killed % 2 else 0
         child = forked(recipe, broken, in_write)
         if killed < kills and not in_write:
-            time.sleep(draw.uniform(0, took / 2))
+            time.sleep(draw.uniform(0, took / 4))  # short beside the whole: a run in peace may have been a slow one
             os.kill(child, signal.SIGKILL)
         code = os.waitpid(child, 0)[1]
         assert code in (0, signal.SIGKILL), code

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recuerdo.data.stories import Story, Words
+from recuerdo.data.stories import Encoded, Encoder, Story, Words
 
 
 def exchangeable(
@@ -50,6 +50,37 @@ def unordered(stories: Sequence[Story], *, rounds: int = 60, most: float = 8.0, 
         if all(q.before == len(story.sentences) for story in some for q in story.questions)
         and out_of_order(some, rounds=rounds, seed=seed) <= most
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Variety:
+    """How stories come by in training: under other names and in another order, where this changes nothing.
+
+    `groups`: task -> the numbers of words that can be exchanged, `loose`: the tasks without an order.
+    """
+
+    encoder: Encoder
+    groups: Mapping[int, Sequence[np.ndarray]]
+    loose: set[int]
+
+    @classmethod
+    def found(cls, stories: Sequence[Story], encoder: Encoder) -> "Variety":
+        """What can be varied in these stories, by the tests above; nothing, where there are none."""
+        index = encoder.vocabulary.index()
+        found = exchangeable(stories)
+        groups = {task: [np.array([index[w] for w in group]) for group in some] for task, some in found.items()}
+        return cls(encoder, groups, unordered(stories))
+
+    def __call__(self, story: Encoded, draw: np.random.Generator) -> Encoded:
+        """The story as it comes by this time."""
+        if story.task in self.loose:
+            story = story.reordered(draw.permutation(len(story.sentences)))
+        if not self.groups.get(story.task):
+            return story
+        table = np.arange(len(self.encoder.vocabulary.words), dtype=np.int16)
+        for group in self.groups[story.task]:
+            table[group] = draw.permutation(group)
+        return self.encoder.renamed(story, table)
 
 
 def out_of_order(stories: Sequence[Story], *, rounds: int = 60, seed: int = 0) -> float:

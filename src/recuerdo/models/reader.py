@@ -86,6 +86,14 @@ class Heads(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
+class LinearHop(nn.Module):
+    """A read without a normaliser. It has no parameters: it is a module so that the read has an address."""
+
+    def forward(self, asked: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+        """asked [b, 1, q, d], key and value [b, 1, s, d] -> [b, 1, q, d]; the scores are dot products."""
+        return read(asked, key, value, mask=mask, score=dot, normalise=linear).mixed
+
+
 class Recall(nn.Module):
     """What each question recalls of its story in `hops` linear reads: `u += sum of (u . key) value`, normed at the end.
 
@@ -95,6 +103,7 @@ class Recall(nn.Module):
     def __init__(self, vocabulary_size: int, width: int, *, hops: int, size: int, longest: int):
         super().__init__()
         self.encode = Sentences(vocabulary_size, size, tables=hops + 1, longest=longest, scale=0.2)
+        self.hops = nn.ModuleList(LinearHop() for _ in range(hops))
         self.norm, self.out = nn.LayerNorm(size), nn.Linear(size, width, bias=False)
 
     def forward(self, stories: StoryBatch, mask: Mask) -> Tensor:
@@ -102,8 +111,8 @@ class Recall(nn.Module):
         encoded = self.encode(stories.words)
         asked = encoded[stories.question][:, None, :, 0]
         sides = encoded[stories.sentence].permute(2, 0, 1, 3)[:, :, None]
-        for key, value in pairwise(sides):
-            asked = asked + read(asked, key, value, mask=mask, score=dot, normalise=linear).mixed
+        for hop, (key, value) in zip(self.hops, pairwise(sides), strict=True):
+            asked = asked + hop(asked, key, value, mask)
         return self.out(self.norm(asked[:, 0]))
 
 

@@ -37,7 +37,8 @@ def bend(reading: Reading, bends: Bend | Sequence[Bend], *, in_place: bool = Fal
 
     The result is a Reading like any other: `mixed`, exact `weights`, `mass`, summaries, gradients. Its `lse` is that
     of the read before, and `bent` tells the masses of every bend, before and after. Costs one small read of the marked
-    keys; memory O(N). With `in_place` the mixed values of `reading` may be written over, which spares a copy.
+    keys; memory O(N). With `in_place` the mixed values of `reading` may be written over, which spares a copy. Of a
+    linear read, whose weights are no shares of a whole, the masses tell nothing.
 
     Raises ShapeError for bends that do not fit the read, ReadError for bends that contradict each other, for a reading
     that is bent already, and for long reads whose normaliser is not softmax.
@@ -204,6 +205,6 @@ def _next_to_nothing(weights: Tensor, of: Tensor, regions: Regions) -> Tensor:
     that the rest stays as it is, and odds multiply the marked weights alone."""
     if any(isinstance(bend, Share) and bend.amount for bend in regions.bends):
         raise ReadError("the weights of a linear read are no shares of a whole: multiply their odds, or mute keys")
-    held = torch.stack([((of == i) & torch.ones_like(weights, dtype=torch.bool)).any(-1) for i in range(regions.count)])
+    held = torch.stack([(of == i).any(-1).expand(weights.shape[:-1]) for i in range(regions.count)])
     marked = torch.where(held, weights.new_tensor(-200.0), weights.new_tensor(-torch.inf))
     return torch.cat([marked, weights.new_zeros(1, *weights.shape[:-1])])

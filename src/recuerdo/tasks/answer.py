@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recuerdo.data.exchange import exchangeable, unordered
+from recuerdo.data.exchange import Variety
 from recuerdo.data.phrases import joined, phrases
 from recuerdo.data.simulate import BABI, simulate
 from recuerdo.data.stories import (
@@ -52,7 +52,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 SIZES = ("1k", "10k", "own")
 NAMES = ("kept", "found")
-SAME = 100  # stories of a task that stay the same; of the 1,000 questions of task 17 these are nearly all
+SAME = 100  # stories of a task that stay the same
 BOOST = 20.0  # what boosting a sentence multiplies its odds by
 SOLVED = 5.0  # percent of wrong answers up to which a task counts as solved (Weston et al. 2015)
 
@@ -116,16 +116,14 @@ class Answer:
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Stories]:
         """Batches without end, in another order each time round; a batch depends on seed and number alone."""
-        encoder = Encoder(self._vocabulary())
-        stories, groups, loose = self._training(encoder)
-        changing = len(stories)
-        stories += self._repeated(stories)
+        changing, vary = self._training()
+        stories = changing + self._repeated(changing)
         number, round_ = 0, 0
         while True:
             parts = self._order(stories, np.random.default_rng((seed, round_)))
             for part in parts[max(0, start - number) :] if start < number + len(parts) else ():
                 draw = np.random.default_rng((seed, round_, int(part[0])))
-                yield batch([self._varied(stories[i], encoder, groups, loose, draw, i < changing) for i in part])
+                yield batch([vary(stories[i], draw) if i < len(changing) else stories[i] for i in part])
             number, round_ = number + len(parts), round_ + 1
             start = max(start, number)
 
@@ -280,15 +278,12 @@ class Answer:
             return Vocabulary(self.words, self.answers)
         return _vocabulary(self.size, self.tasks, self._folder(), self.holdout, self.names == "found")
 
-    def _training(self, encoder: Encoder) -> tuple[list[Encoded], dict[int, list[np.ndarray]], set[int]]:
-        stories = self._stories()
-        index = encoder.vocabulary.index()
+    def _training(self) -> tuple[list[Encoded], Variety]:
+        encoder, stories = Encoder(self._vocabulary()), self._stories()
         pairs = encoder.vocabulary.phrases()
         plain = [joined(story, pairs) for story in stories] if self.names == "found" else []
-        found = exchangeable(plain)
-        groups = {task: [np.array([index[w] for w in group]) for group in some] for task, some in found.items()}
         often = [*stories, *(story for task in self.again for story in stories if story.task == task)]
-        return [encoder.encode(story) for story in self._each(often)], groups, unordered(plain)
+        return [encoder.encode(story) for story in self._each(often)], Variety.found(plain, encoder)
 
     def _repeated(self, stories: Sequence[Encoded]) -> list[Encoded]:
         """The stories that come as they are, as many of a task as come under changing names."""
@@ -317,27 +312,6 @@ class Answer:
                 longest = _length(stories[i])
             parts[-1].append(i)
         return parts
-
-    def _varied(
-        self,
-        story: Encoded,
-        encoder: Encoder,
-        groups: dict[int, list[np.ndarray]],
-        loose: set[int],
-        draw: np.random.Generator,
-        changing: bool,
-    ) -> Encoded:
-        """The story as it comes by in training: other names, another order, where this changes nothing."""
-        if not changing:
-            return story
-        if story.task in loose:
-            story = story.reordered(draw.permutation(len(story.sentences)))
-        if not groups.get(story.task):
-            return story
-        table = np.arange(len(self._vocabulary().words), dtype=np.int16)
-        for group in groups[story.task]:
-            table[group] = draw.permutation(group)
-        return encoder.renamed(story, table)
 
 
 def _cross_entropy(logits: Tensor, stories: Stories) -> Tensor:

@@ -13,7 +13,7 @@ from recuerdo.errors import InputError
 from recuerdo.read import Address, Bend, Linear, Odds, Reading, Seen, watch
 from recuerdo.read import mute as mute_keys
 
-HOPS = ("hops.", "look", "recall")  # what models call the reads that are over the sentences of a story
+HOPS = ("hops.", "look", "recall.hops.")  # what models call the reads that are over the sentences of a story
 SHADES = " ·░▒▓█"
 
 
@@ -149,13 +149,28 @@ def over_sentences(seen: Seen, stories: Stories) -> dict[str, Tensor]:
             weights = weights.abs() / weights.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         weights = weights.view(b, q, -1, s).transpose(1, 2) if own_memory else weights[:, :, -q:]
         path, step, _ = Address.parse(address)
-        hop = address if step is None else f"{path.rpartition('.')[0] or path}@{step}"
+        hop = address if step is None else f"{path.rpartition('.')[0]}@{step}"
         found.setdefault(hop, []).append(weights)
     return {hop: torch.cat(parts, 1).mean(1) for hop, parts in found.items()}
 
 
 def _percent(weight: float) -> str:
     return f"{100 * weight:.0f}" if weight >= 0.005 else "·"
+
+
+def bends_on(marks: Sequence[tuple[str, str]], lines: Sequence[str], boost: float) -> tuple[Bend, ...]:
+    """Marks on sentences as bends: every sentence with these words, whatever its capitals and marks."""
+    bends: list[Bend] = []
+    taken = torch.zeros(len(lines), dtype=torch.bool)
+    for what, sentence in marks:
+        keys = torch.tensor([split_words(line) == split_words(sentence) for line in lines])
+        if not keys.any():
+            raise InputError(f"the story has no sentence {sentence!r}: give one as it stands there")
+        if (keys & taken).any():
+            raise InputError(f"the sentence {sentence!r} is marked twice: boost it or mute it, once")
+        taken |= keys
+        bends.append(Odds(keys, boost) if what == "boost" else mute_keys(keys))
+    return tuple(bends)
 
 
 def _cell(weight: float) -> str:
@@ -180,18 +195,3 @@ td.n:first-child{{opacity:.6;width:2rem}} .most td:nth-child(2){{font-weight:600
 {body}
 </body></html>
 """
-
-
-def bends_on(marks: Sequence[tuple[str, str]], lines: Sequence[str], boost: float) -> tuple[Bend, ...]:
-    """Marks on sentences as bends: every sentence with these words, whatever its capitals and marks."""
-    bends: list[Bend] = []
-    taken = torch.zeros(len(lines), dtype=torch.bool)
-    for what, sentence in marks:
-        keys = torch.tensor([split_words(line) == split_words(sentence) for line in lines])
-        if not keys.any():
-            raise InputError(f"the story has no sentence {sentence!r}: give one as it stands there")
-        if (keys & taken).any():
-            raise InputError(f"the sentence {sentence!r} is marked twice: boost it or mute it, once")
-        taken |= keys
-        bends.append(Odds(keys, boost) if what == "boost" else mute_keys(keys))
-    return tuple(bends)
