@@ -105,10 +105,11 @@ def test_the_links_agree_where_all_is_kept():
     assert not torch.allclose(full, dnc(link="none", kit={**ALL, "sharpening": False})(steps))
 
 
+@pytest.mark.parametrize("controller", ["lstm", "feedforward"])
 @pytest.mark.parametrize("feedback", [True, False])
 @torch.no_grad()
-def test_every_sequence_starts_afresh_and_alone(feedback):
-    model, steps = dnc(feedback=feedback), x(batch=3)
+def test_every_sequence_starts_afresh_and_alone(feedback, controller):
+    model, steps = dnc(feedback=feedback, controller=controller), x(batch=3)
     once = model(steps)
     assert once.shape == (3, 7, 2)
     assert torch.equal(model(steps), once)
@@ -125,6 +126,16 @@ def test_without_feedback_the_controller_does_not_hear_what_was_read():
     heard = dnc(feedback=True)
     assert heard.controller.input_size == 3 + 2 * 4
     assert model.controller.input_size == 3
+
+
+@torch.no_grad()
+def test_a_feedforward_controller_knows_of_the_past_only_what_was_read():
+    model, steps, heard = dnc(controller="feedforward"), x(), torch.randn(2, 7, 3 + 2 * 4).double()
+    changed = steps.clone()
+    changed[:, 0] += 1
+    assert not torch.allclose(model(steps)[:, -1], model(changed)[:, -1])
+    alone = torch.cat([model.controller(step[:, None])[0] for step in heard.unbind(1)], 1)
+    torch.testing.assert_close(model.controller(heard)[0], alone)
 
 
 def test_reads_and_writes_have_addresses_and_looking_changes_nothing():
@@ -209,10 +220,14 @@ def test_half_precision_around_it_changes_nothing():
     assert torch.equal(narrow, model(steps.bfloat16().float()))
 
 
-@pytest.mark.parametrize("link", ["history", "history-3", "dense", "none"])
-def test_gradients_are_finite_after_hundred_steps_and_reach_all_parameters(link):
+@pytest.mark.parametrize(
+    ("link", "controller"),
+    [("history", "lstm"), ("history", "feedforward"), ("history-3", "lstm"), ("dense", "lstm"), ("none", "lstm")],
+)
+def test_gradients_are_finite_after_hundred_steps_and_reach_all_parameters(link, controller):
     torch.manual_seed(0)
-    model = DNC(3, 2, hidden=8, memory=(5, 4, 2), link=link, kit={**ALL, "sharpening": link != "none"})
+    kit = {**ALL, "sharpening": link != "none"}
+    model = DNC(3, 2, hidden=8, memory=(5, 4, 2), link=link, kit=kit, controller=controller)
     model(100 * x(steps=100).float()).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert bool(parameter.grad.isfinite().all()), name
@@ -244,4 +259,6 @@ def test_what_cannot_be_built_is_said():
         Kit(bypass=1.5)
     with pytest.raises(InputError, match="there is no link 'chain'"):
         DNC(3, 2, link="chain")
+    with pytest.raises(InputError, match="there is no controller 'gru': choose lstm or feedforward"):
+        DNC(3, 2, controller="gru")
     assert DNC(3, 2, link=Dense()).memory.link == Dense()

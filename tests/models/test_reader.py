@@ -10,7 +10,7 @@ from recuerdo.models.reader import Heads, Reader, SentenceEncoder
 from recuerdo.read import allow, bending, mute, read, watch
 from recuerdo.read.mask import as_mask
 from recuerdo.tasks.answer import Answer, said
-from recuerdo.tasks.answered import over_sentences
+from recuerdo.tasks.hops import over_sentences
 
 STORIES = parse(
     "1 Mary went to the kitchen.\n2 John took the milk.\n3 Mary went to the garden.\n4 Where is Mary?\tgarden\t3\n"

@@ -43,10 +43,11 @@ def inputs(model, stories, b, q):
     return torch.cat([torch.stack(rows), flags[:, None]], 1)[None]
 
 
+@pytest.mark.parametrize("controller", ["lstm", "feedforward"])
 @pytest.mark.parametrize("think", [0, 3])
 @pytest.mark.parametrize("link", ["history", "history-2", "none", Dense()])
-def test_a_question_is_answered_at_the_end_of_a_sequence_of_its_own(think, link):
-    stories, model = told(), made(think=think, link=link)
+def test_a_question_is_answered_at_the_end_of_a_sequence_of_its_own(think, link, controller):
+    stories, model = told(), made(think=think, link=link, controller=controller)
     logits = model(stories)
     assert logits.shape == (2, 2, len(KNOWN.answers))
     for b, q in ASKED:

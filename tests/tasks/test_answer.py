@@ -10,7 +10,7 @@ from recuerdo.data.stories import Encoder, batch
 from recuerdo.errors import InputError
 from recuerdo.read import bending
 from recuerdo.tasks.answer import MODELS, Answer, said, story_lines
-from recuerdo.tasks.answered import hops
+from recuerdo.tasks.hops import heard, off_the_facts
 
 STORY = "Mary moved to the bathroom. John went to the hallway. Mary went back to the garden."
 SMALL = {
@@ -198,9 +198,9 @@ def test_hops_are_those_of_each_question_alone():
     model = task.model("reader", **SMALL["reader"]).eval()
     story = task._valid()[0]
     encoder = Encoder(task._vocabulary())
-    together = hops(model, batch([encoder.encode(story)]))
+    together = heard(model, batch([encoder.encode(story)]))[1]
     for n, question in enumerate(story.questions):
-        alone = hops(model, batch([encoder.encode(story.ask(n))]))
+        alone = heard(model, batch([encoder.encode(story.ask(n))]))[1]
         assert torch.allclose(together[:, 0, n, : question.before], alone[:, 0, 0], atol=1e-5)
         assert not together[:, 0, n, question.before :].any()
 
@@ -233,6 +233,42 @@ def test_evidence_is_counted_over_right_answers_of_solved_tasks():
     assert found["one fact: all among hops"] == 100
     assert found["two facts: most read"] == 100
     assert found["two facts: all among hops"] == 0
+
+
+def test_the_loss_on_facts_is_the_distance_of_all_hops_together_from_equal_shares():
+    stories = next(Answer("own", tasks=(1, 2), lines=200).split("valid"))
+    facts = stories.facts.float()
+    count = facts.sum(-1, keepdim=True)
+    assert off_the_facts((facts / count.clamp_min(1))[None], stories).item() == pytest.approx(0, abs=1e-6)
+    # Each of two facts at a hop of its own is as good; half of the reading elsewhere costs log 2; no facts, no loss.
+    two = stories.facts.sum(-1) == 2
+    stories.facts[~two] = False
+    facts = stories.facts.float()
+    first = torch.nn.functional.one_hot(facts.argmax(-1), facts.shape[-1]) * facts
+    assert off_the_facts(torch.stack([first, facts - first]), stories).item() == pytest.approx(0, abs=1e-6)
+    elsewhere = (~stories.facts).float() / (~stories.facts).sum(-1, keepdim=True)
+    half = torch.stack([facts / 2, elsewhere])
+    assert off_the_facts(half, stories).item() == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-5)
+    stories.facts[:] = False
+    assert off_the_facts(half, stories).item() == 0
+
+
+def test_a_recipe_may_train_the_maps_on_the_facts():
+    task = Answer("own", tasks=(1,), lines=200, facts=0.5)
+    torch.manual_seed(0)
+    model = task.model("reader", width=32, steps=2)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _, stories in zip(range(60), task.batches(seed=0), strict=False):
+        parts = task.loss(model, stories)
+        assert set(parts) == {"answer", "facts"}
+        optimiser.zero_grad()
+        sum(parts.values()).backward()
+        optimiser.step()
+        losses.append(float(parts["facts"].detach()))
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    with pytest.raises(InputError, match="does not read sentences"):
+        task.loss(task.model("entnet", width=8), stories)
 
 
 def test_stories_as_people_write_them():

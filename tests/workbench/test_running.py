@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from recuerdo.data.simulate import as_text, simulate
 from recuerdo.errors import InputError, RunError
 from recuerdo.train import Checked, Saved, Step, load_checkpoint
 from recuerdo.workbench import runfolder
@@ -332,6 +334,23 @@ def test_predict_asks_the_task(recipe, tmp_path, monkeypatch):
         evaluate(tmp_path / "run", truth=True)
     with pytest.raises(InputError, match="there is no split 'train': choose test or valid"):
         evaluate(tmp_path / "run", "train")
+
+
+def test_a_run_answers_where_its_stories_are_not(tmp_path, monkeypatch):
+    """The words that it knows are on its card; questions of its own need no bAbI. What is measured needs it."""
+    stories = tmp_path / "data/babi/en-1k/qa1_told_train.txt"
+    stories.parent.mkdir(parents=True)
+    stories.write_text(as_text(simulate(1, 0, 20)), encoding="utf-8")
+    monkeypatch.setenv("RECUERDO_DATA", str(tmp_path / "data"))
+    told = ['data.size="1k"', "data.tasks=[1]", "train.steps=2", "model.width=16"]
+    list(train(load_recipe("babi-1k-reader", [*told, "data.again=[]", "data.same=[]"]), tmp_path / "run"))
+    shutil.rmtree(tmp_path / "data")
+    monkeypatch.delenv("RECUERDO_DATA")
+    where = " ".join(simulate(1, 0, 1)[0].questions[0].words)
+    answered = predict(tmp_path / "run", story="Zork went to the kitchen.", question=where)
+    assert answered.unknown[0] == "zork"
+    with pytest.raises(InputError, match="bAbI is needed"):
+        evaluate(tmp_path / "run")
 
 
 # ------------------------------------------------------------------------------------------------------------- refused

@@ -1,14 +1,15 @@
 """The differentiable neural computer (Graves et al. 2016), with what makes it train reliably.
 
-A controller (LSTM) reads the input and tells a memory of `slots` rows what to write and what to look for. It writes to
-the least used slots or to rows that look alike, and reads by likeness or by going on from where it was, in the order
-of writing. The kit: masked keys, de-allocation that erases, sharp links (Csordas & Schmidhuber 2019), layer norm on
-what the controller says and dropout on what goes past the memory (Franke et al. 2018).
+A controller (an LSTM, or a layer without a state of its own) reads the input and tells a memory of `slots` rows what to
+write and what to look for. It writes to the least used slots or to rows that look alike, and reads by likeness or by
+going on from where it was, in the order of writing. The kit: masked keys, de-allocation that erases, sharp links
+(Csordas & Schmidhuber 2019), layer norm on what the controller says and dropout on what goes past the memory (Franke et
+al. 2018).
 
 Watched, its reads are `memory.read@step:head` and its writes `memory.write@step`, over the slots.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -198,6 +199,30 @@ class Memory(nn.Module):
         return modes[0] * backward + modes[1] * found + modes[2] * forward
 
 
+class Feedforward(nn.Module):
+    """A controller that remembers nothing by itself: all that it knows of earlier steps is what was read.
+
+    It is called as an LSTM is, and hands its state on as it is.
+    """
+
+    def __init__(self, input_width: int, hidden: int):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(input_width, hidden), nn.LayerNorm(hidden)
+
+    def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x [b, t, input_width] -> [b, t, hidden], and the state after the last step, [1, b, hidden] twice."""
+        hidden = self.norm(self.layer(x)).tanh()
+        last = hidden[:, -1][None]
+        return hidden, (last, torch.zeros_like(last) if past is None else past[1])
+
+
+def _lstm(input_width: int, hidden: int) -> nn.Module:
+    return nn.LSTM(input_width, hidden, batch_first=True)
+
+
+CONTROLLERS: dict[str, Callable[[int, int], nn.Module]] = {"lstm": _lstm, "feedforward": Feedforward}
+
+
 class DNC(nn.Module):
     """Sequences [b, t, input_width] -> [b, t, output_width]; every sequence starts with an empty memory."""
 
@@ -211,19 +236,24 @@ class DNC(nn.Module):
         link: Link | str | None = "history",
         kit: Kit | Mapping[str, bool | float] | None = None,
         feedback: bool = True,
+        controller: str = "lstm",
     ):
-        """`memory` is (slots, width, read heads); `link` a Link, its name, or None; `kit` a Kit, or what differs in it.
+        """`memory` is (slots, width, read heads); `link` a Link, its name, or None; `kit` a Kit, or what differs in it;
+        `controller` "lstm" or "feedforward".
 
         Without `feedback` the controller does not hear what was read; only the output does. Then all steps of the
-        controller are worked out at once. Raises InputError for sizes below 1, and for what no link or kit has.
+        controller are worked out at once. Raises InputError for sizes below 1, and for a link, a part of the kit or a
+        controller that there is not.
         """
         super().__init__()
         slots, width, reads = memory
         if min(input_width, output_width, hidden, slots, width, reads) < 1:
             raise InputError(f"a DNC needs sizes of 1 or more, not hidden={hidden}, memory={tuple(memory)}")
+        if controller not in CONTROLLERS:
+            raise InputError(f"there is no controller {controller!r}: choose {' or '.join(CONTROLLERS)}")
         link = link_named(link) if isinstance(link, str) else link
         self.memory = Memory(slots, width, reads, link=link, kit=_kit(kit))
-        self.controller = nn.LSTM(input_width + (reads * width if feedback else 0), hidden, batch_first=True)
+        self.controller = CONTROLLERS[controller](input_width + (reads * width if feedback else 0), hidden)
         self.interface = nn.Linear(hidden, self.memory.says)
         self.memory.sharpen_start(self.interface)
         self.bypass = nn.Dropout(self.memory.kit.bypass)
@@ -263,7 +293,7 @@ class DNC(nn.Module):
     def start(self, batch: int, like: Tensor) -> Moment:
         """Sequences in which nothing was heard yet, in the type and place of `like`."""
         state = self.memory.start(batch, like)
-        nothing = like.new_zeros(batch, self.controller.hidden_size)
+        nothing = like.new_zeros(batch, self.interface.in_features)
         return Moment(state, nothing, nothing, like.new_zeros(batch, self.memory.reads * self.memory.width))
 
     def step(self, x: Tensor, moment: Moment) -> None:
@@ -290,8 +320,8 @@ def _kit(kit: Kit | Mapping[str, bool | float] | None) -> Kit:
 class StoryDNC(nn.Module):
     """Answers questions about stories that it hears sentence by sentence, with a DNC.
 
-    `memory` is (slots, width, read heads); `link` and `kit` are those of `DNC`. The kit against instability is on, but
-    for sharp links.
+    `memory` is (slots, width, read heads); `link`, `kit` and `controller` are those of `DNC`. The kit against
+    instability is on, but for sharp links.
 
     A story is heard once, and each question is asked of the memory as it was then, so no question is written into a
     story that others are asked about:
@@ -310,7 +340,7 @@ class StoryDNC(nn.Module):
     Raises InputError for think below 0, and what `DNC` raises.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the sizes of one architecture)
         self,
         vocabulary_size: int,
         answers: int,
@@ -321,13 +351,14 @@ class StoryDNC(nn.Module):
         think: int = 3,
         link: Link | str | None = "history",
         kit: Kit | Mapping[str, bool | float] | None = None,
+        controller: str = "lstm",
     ):
         super().__init__()
         if think < 0:
             raise InputError(f"a DNC thinks for 0 or more steps after a question, not {think}")
         self.think = think
         self.encode = Sentences(vocabulary_size, width, longest=16, learned=True, scale=0.4)
-        self.dnc = DNC(width + 1, answers, hidden=hidden, memory=memory, link=link, kit=kit)
+        self.dnc = DNC(width + 1, answers, hidden=hidden, memory=memory, link=link, kit=kit, controller=controller)
 
     def forward(self, stories: StoryBatch) -> Tensor:
         """A batch of stories -> logits of the answers, [b, q, answers]; 0 where there is no question."""

@@ -40,7 +40,8 @@ from recuerdo.models.memn2n import MemN2N
 from recuerdo.models.reader import Reader
 from recuerdo.models.universal import Universal
 from recuerdo.read import bending, watch
-from recuerdo.tasks.answered import Answered, Hop, bends_on, hops, over_sentences, reads_sentences
+from recuerdo.tasks.answered import Answered, Hop, bends_on
+from recuerdo.tasks.hops import heard, off_the_facts, over_sentences, reads_sentences
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "memn2n": MemN2N,
@@ -71,6 +72,8 @@ class Answer:
     `same`: tasks of which, beside all stories under changing names, a hundred come as they are, again and again, so
     that they are half of what comes. What is always new may never be learned, where what repeats is, and then holds
     for the rest as well (two-set training: Charton & Kempe 2024, arXiv 2410.07041). Needs names "found".
+    `facts`: weight of a second loss, that what a question reads over all hops be its supporting facts. With 0 nothing
+    in training knows them.
     `holdout`: share of the training stories that are for validation. `folder`: where bAbI is; "" = babi/ in
     RECUERDO_DATA. `words` and `answers`: a vocabulary to use instead of the training questions' own.
 
@@ -85,6 +88,7 @@ class Answer:
     names: str = "kept"
     again: tuple[int, ...] = ()
     same: tuple[int, ...] = ()
+    facts: float = 0.0
     holdout: float = 0.1
     folder: str = ""
     words: tuple[str, ...] = ()
@@ -101,6 +105,8 @@ class Answer:
             raise InputError(f"only tasks that are learned can come again, not {self.again}")
         if not set(self.same) <= set(self.tasks) or (self.same and self.names != "found"):
             raise InputError(f"only tasks that are learned can stay the same, beside names that are found: {self.same}")
+        if self.facts < 0:
+            raise InputError(f"facts is the weight of a loss, 0 or more, not {self.facts}")
         if not 0 < self.holdout < 1 or self.batch < 1 or min(self.lines, self.newest) < 0:
             raise InputError("holdout is above 0 and below 1, batch at least 1, lines and newest at least 0")
 
@@ -113,6 +119,11 @@ class Answer:
             index = known.index()
             arguments.setdefault("answer_words", tuple(index.get(answer, 0) for answer in known.answers))
         return MODELS[name](len(known.words), len(known.answers), **arguments)
+
+    def carries(self) -> dict[str, list[str]]:
+        """The words and answers that a model of this task knows: with them it answers where the stories are not."""
+        known = self._vocabulary()
+        return {"words": list(known.words), "answers": list(known.answers)}
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Stories]:
         """Batches without end, in another order each time round; a batch depends on seed and number alone."""
@@ -128,11 +139,15 @@ class Answer:
             start = max(start, number)
 
     def loss(self, model: nn.Module, batch: Stories) -> dict[str, Tensor]:
-        """Cross-entropy of the answers, of whole ones or added up over their words; and what the model has to add.
+        """Cross-entropy of the answers, of whole ones or added up over their words; what the model has to add; facts.
 
-        That is its attribute `extra`, parts by name, which its forward pass has set (`recuerdo.models.universal`).
+        What it adds is its attribute `extra`, parts by name, set by its forward pass (`recuerdo.models.universal`).
         """
-        return {"answer": _cross_entropy(model(batch), batch), **getattr(model, "extra", {})}
+        if not self.facts:
+            return {"answer": _cross_entropy(model(batch), batch), **getattr(model, "extra", {})}
+        logits, maps = heard(model, batch)
+        parts = {"answer": _cross_entropy(logits, batch), "facts": self.facts * off_the_facts(maps, batch)}
+        return parts | getattr(model, "extra", {})
 
     @torch.no_grad()
     def check(self, model: nn.Module, split: str) -> dict[str, float]:
@@ -172,10 +187,8 @@ class Answer:
         errors = self.check(model, split)
         hits: dict[str, list[bool]] = {}
         for stories in self.split(split):
-            right = said(model(stories), stories)
-            maps = hops(model, stories)  # [hops, b, q, s]
-            if not len(maps):
-                raise InputError(f"{type(model).__name__} does not read sentences: it has no evidence to compare")
+            logits, maps = heard(model, stories)
+            right = said(logits, stories)
             most = maps.sum(0).argmax(-1)
             each = torch.where(maps.amax(-1) > 0, maps.argmax(-1), -1)  # a hop may read nothing at all
             for i, j in (right & (stories.question > 0)).nonzero().tolist():

@@ -6,14 +6,12 @@ from html import escape
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from recuerdo.data.stories import Stories, split_words
+from recuerdo.data.stories import split_words
 from recuerdo.errors import InputError
-from recuerdo.read import Address, Bend, Linear, Odds, Reading, Seen, watch
+from recuerdo.read import Bend, Odds
 from recuerdo.read import mute as mute_keys
 
-HOPS = ("hops.", "look", "recall.hops.")  # what models call the reads that are over the sentences of a story
 SHADES = " ·░▒▓█"
 
 
@@ -112,46 +110,6 @@ class Answered:
                 f"<tr{' class=most' if i == self.most_read else ''}><td class=n>{i + 1}<td>{escape(sentence)}{cells}"
             )
         return "\n".join(rows) + "</table>"
-
-
-@torch.no_grad()
-def hops(model: nn.Module, stories: Stories) -> Tensor:
-    """What each question reads of the sentences at each hop, mean over heads: [hops, b, q, s]."""
-    with watch(model) as seen:
-        model(stories)
-    maps = list(over_sentences(seen, stories).values())
-    b, s = stories.sentence.shape
-    return torch.stack(maps) if maps else torch.zeros(0, b, stories.question.shape[1], s)
-
-
-def reads_sentences(address: str, reading: Reading, stories: Stories) -> bool:
-    """Whether a read is a hop over the sentences of these stories: not over words, nor over the slots of a memory."""
-    (b, s), q = stories.sentence.shape, stories.question.shape[1]
-    n, _, rows, keys = reading.shape
-    return address.startswith(HOPS) and keys == s and ((n == b and rows >= q) or (n == b * q and rows == 1))
-
-
-def over_sentences(seen: Seen, stories: Stories) -> dict[str, Tensor]:
-    """The hops over the sentences: address -> [b, q, s], mean over the heads, the questions' rows only.
-
-    Of a linear read, whose weights are no shares, it is each weight's part in the sum of their sizes. Heads of one
-    step that read with other normalisers (`look.nearest@2`, `look.softmax@2`) are one hop.
-    """
-    (b, s), q = stories.sentence.shape, stories.question.shape[1]
-    found: dict[str, list[Tensor]] = {}
-    for address in seen:
-        reading = seen[address]
-        if not reads_sentences(address, reading, stories):
-            continue
-        weights = reading.weights[:, :]
-        own_memory = reading.shape[0] == b * q and reading.shape[2] == 1  # each question has keys of its own
-        if isinstance(reading.pairing.normalise, Linear):  # no shares: their part in what was added up, either way
-            weights = weights.abs() / weights.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-        weights = weights.view(b, q, -1, s).transpose(1, 2) if own_memory else weights[:, :, -q:]
-        path, step, _ = Address.parse(address)
-        hop = address if step is None else f"{path.rpartition('.')[0]}@{step}"
-        found.setdefault(hop, []).append(weights)
-    return {hop: torch.cat(parts, 1).mean(1) for hop, parts in found.items()}
 
 
 def _percent(weight: float) -> str:

@@ -38,7 +38,8 @@ RUN = {"every": int, "seed": int, "device": str, "tensorboard": bool}
 
 
 class Task(Protocol):
-    """What a run needs of a task; its fields are the section [data]. It may have `evidence` and `predict` as well."""
+    """What a run needs of a task; its fields are the section [data]. It may have `evidence` and `predict` as well, and
+    `carries`: fields that it read from its data, kept on the run's card so that the model is of use without that."""
 
     def model(self, name: str, **arguments: Any) -> nn.Module:
         """A new model for this task."""

@@ -108,6 +108,7 @@ class Run:
         self.every: int = recipe.train.get("every", 0)
         going_on = here.tell(claim(recipe, folder) if here.first else False)
         self.task = recipe.new_task()
+        self.carried = getattr(self.task, "carries", dict)()
         torch.manual_seed(mixed(self.seed, "model"))
         self.model = recipe.new_model(self.task).to(here.device)
         _check_attributes(recipe, self.model)
@@ -269,6 +270,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "training_loss": sum(self.losses) / len(self.losses) if self.losses else None,
             "best": self.best,
+            "carries": self.carried,
         }
         before = read_card(self.folder)
         if before.get("best") != self.best:  # what was measured was measured on other parameters
@@ -293,6 +295,7 @@ def open_run(folder: str | Path, which: str = "best") -> Trained:
     recipe = load_recipe(folder)
     path = folder / f"{which}.safetensors"
     tensors, _ = load_checkpoint(path)
+    recipe = replace(recipe, data={**recipe.data, **read_card(folder).get("carries", {})})
     task = recipe.new_task()
     model = recipe.new_model(task)
     load_model(model, tensors, path)
