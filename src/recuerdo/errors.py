@@ -10,6 +10,7 @@
     ├── MarkError          a mark that cannot be used (also a ValueError)
     ├── JournalError       feedback that could not be kept or read
     ├── RunError           a run's folder that cannot be used
+    ├── StoreError         a memory's store that cannot be used
     └── InputError         what a person handed over cannot be used (also a ValueError)
 
 A message is one short fact and the way out. The command line prints it as one line and leaves with exit code 2.
@@ -57,6 +58,10 @@ class JournalError(RecuerdoError):
 
 class RunError(RecuerdoError):
     """A run's folder that cannot be used; the message names the file and the fix."""
+
+
+class StoreError(RecuerdoError):
+    """A memory's store that cannot be opened, read or written; the message names the file and the fix."""
 
 
 class InputError(RecuerdoError, ValueError):

@@ -1,0 +1,70 @@
+"""The bodies of rows in the database: put there, taken out as records, erased."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+import numpy as np
+
+from recuerdo.store.record import Record, Rows
+
+TOGETHER = 500  # places in one statement
+BODY = "place, id, version, time, written, author, tags, text, key, value"
+
+
+def insert(
+    db: sqlite3.Connection,
+    rows: Rows,
+    first: int,
+    named: Sequence[tuple[int, int]],
+    times: Sequence[float],
+    now: float,
+) -> None:
+    """Rows at the places from `first` on, with their ids and versions."""
+    texts, tags = rows.texts or [""] * len(rows), rows.tags or [()] * len(rows)
+    keys = [key.tobytes() for key in rows.keys]
+    values = [None] * len(rows) if rows.values is None else [value.tobytes() for value in rows.values]
+    told = (
+        (first + i, *named[i], times[i], now, rows.author, json.dumps(list(tags[i])) if tags[i] else "", *body)
+        for i, body in enumerate(zip(texts, keys, values, strict=True))
+    )
+    db.executemany("INSERT INTO bodies VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", told)
+    labels = {("tag", tag, first + i) for i, some in enumerate(tags) for tag in some}
+    if rows.author:
+        labels |= {("author", rows.author, first + i) for i in range(len(rows))}
+    if labels:
+        db.executemany("INSERT INTO labels VALUES(?, ?, ?)", labels)
+
+
+def records(db: sqlite3.Connection, places: Sequence[int], bias: np.ndarray) -> dict[int, Record]:
+    """Place -> what stands there, with the bias of today; a place that is empty is left out."""
+    found: dict[int, Record] = {}
+    for first in range(0, len(places), TOGETHER):
+        some = places[first : first + TOGETHER]
+        query = f"SELECT {BODY} FROM bodies WHERE place IN ({','.join('?' * len(some))})"
+        for place, id, version, time, written, author, tags, text, key, value in db.execute(query, some):
+            found[place] = Record(
+                id,
+                version,
+                np.frombuffer(key, "<f4"),
+                None if value is None else np.frombuffer(value, "<f4"),
+                text,
+                tuple(json.loads(tags)) if tags else (),
+                author,
+                time,
+                written,
+                float(bias[place]),
+            )
+    return found
+
+
+def erase(db: sqlite3.Connection, places: Sequence[int]) -> None:
+    """Delete what stands at places, with its labels, and note that the columns owe the same."""
+    for place in places:
+        told = db.execute("SELECT tags, author FROM bodies WHERE place = ?", (place,)).fetchone()
+        if told is not None:
+            labels = [("tag", tag) for tag in (json.loads(told[0]) if told[0] else ())]
+            for label in (*labels, ("author", told[1])):
+                db.execute("DELETE FROM labels WHERE kind = ? AND name = ? AND place = ?", (*label, place))
+        db.execute("DELETE FROM bodies WHERE place = ?", (place,))
+        db.execute("INSERT OR IGNORE INTO wiped VALUES(?)", (place,))

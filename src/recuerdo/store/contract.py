@@ -1,0 +1,72 @@
+"""The contract that every store signs; one suite of tests (tests/contracts/test_stores.py) runs over all of them."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from recuerdo.store.record import Found, Ids, Receipt, Record, Rows, Rules, Stats, Where
+
+
+class Store(Protocol):
+    """Rows that outlive the process, found by the softmax of their keys.
+
+    What returned is kept: a write is on the disk when its call comes back. Ids are given by the store, rise, and are
+    never used again. Whatever goes wrong is a StoreError that says what to do; what a person handed over and cannot be
+    used is an InputError; after either the store is as it was before the call.
+    """
+
+    @property
+    def width(self) -> int:
+        """d, the width of the keys."""
+        ...
+
+    def append(self, rows: Rows) -> np.ndarray:
+        """Keep rows, all or none: their ids, [n] int64."""
+        ...
+
+    def get(self, ids: Ids) -> list[Record]:
+        """Rows as they are now, in the order of the ids."""
+        ...
+
+    def history(self, id: int) -> list[Record]:
+        """All versions of a row, oldest first; the last is the present one."""
+        ...
+
+    def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
+        """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
+        ...
+
+    def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
+        """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
+        ...
+
+    def scan(
+        self, queries: np.ndarray, *, top: int = 10, rules: Rules | None = None, where: Where | None = None
+    ) -> Found:
+        """The best rows for queries [q, d], and the log-mass of all that was addressed."""
+        ...
+
+    def ids(self, where: Where | None = None) -> np.ndarray:
+        """The ids of rows, rising."""
+        ...
+
+    def forget(self, ids: Ids, *, author: str = "", reason: str = "") -> Receipt:
+        """Erase rows and all their versions: afterwards their bytes are nowhere within reach of the store."""
+        ...
+
+    def snapshot(self, path: Path) -> Path:
+        """A copy of the store as it is now, in a file of its own; `forget` reaches it as long as it stays there."""
+        ...
+
+    def stats(self) -> Stats:
+        """How large it is."""
+        ...
+
+    def check(self) -> list[str]:
+        """Compare everything with everything: what is wrong, in words; nothing = all is well."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...

@@ -1,0 +1,393 @@
+"""The embedded store: one SQLite file that holds the truth, and columns of numbers beside it that are read at once.
+
+    notes.db            every version of every row (WAL, synchronous=FULL, secure_delete)
+    notes.db-keys       the keys [places, d] float32, mapped into memory; -times and -values are like it
+
+Columns are caches: one that is missing, torn or of another database is made again from the truth. Many processes may
+read while one writes; a second writer waits, and then gets a StoreError.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from recuerdo.errors import InputError, StoreError
+from recuerdo.store import bodies, schema
+from recuerdo.store.column import Column
+from recuerdo.store.index import PART, Index
+from recuerdo.store.record import Found, Ids, Receipt, Record, Rows, Rules, Stats, Where, vectors, whole
+from recuerdo.store.softmax import best
+
+TRIES = 5  # how often what was erased is tried to be brought to the disk while others read
+
+
+class Embedded:
+    """A store in one file. See `recuerdo.store.contract.Store` for what it promises."""
+
+    def __init__(
+        self, path: str | Path, *, width: int = 0, value_width: int = 0, wait: float = 5.0, read_only: bool = False
+    ):
+        """Opens the memory at `path`; makes it, with keys of `width`, where there is none and a width is given.
+
+        `wait`: seconds to wait for another writer. Raises StoreError for a file that cannot be used, InputError for
+        widths that are not those of the memory that is there.
+        """
+        self.path, self.read_only = Path(path), read_only
+        self._lock = threading.RLock()
+        with self._telling():
+            if not self.path.exists() and (read_only or not width):
+                raise StoreError(f"there is no memory {self.path}: make one by remembering something")
+            self._db = schema.connect(self.path, write=not read_only, wait=wait)
+            try:
+                if not read_only and width and not schema.made(self._db):
+                    schema.create(self._db, width, value_width)
+                if not schema.made(self._db):
+                    raise StoreError(f"the memory {self.path} is empty: make it anew by remembering something")
+                self._index = Index(self.path, self._db, write=not read_only)
+                if width and (self.width, self.value_width) != (width, value_width):
+                    mine = (self.width, self.value_width)
+                    raise InputError(
+                        f"{self.path} has keys and values of width {mine}, not {(width, value_width)}: "
+                        "another encoder made it"
+                    )
+                if not read_only:
+                    self._finish_wiping()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def width(self) -> int:
+        """d, the width of the keys."""
+        return self._index.state.width
+
+    @property
+    def value_width(self) -> int:
+        """e, the width of the values; 0 where rows have none."""
+        return self._index.state.value_width
+
+    # --------------------------------------------------------------------------------------------------------- writing
+
+    def append(self, rows: Rows) -> np.ndarray:
+        """Keep rows, all or none: their ids, [n] int64."""
+        self._check_widths(rows)
+        if not len(rows):
+            return np.empty(0, np.int64)
+        with self._writing():
+            first = self._index.state.places
+            self._keep(rows, first, [(first + i, 1) for i in range(len(rows))])
+        return np.arange(first, first + len(rows))
+
+    def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
+        """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
+        self._check_widths(rows)
+        if len(rows) != 1:
+            raise InputError(f"one row takes the place of another, not {len(rows)}")
+        with self._writing():
+            place, version = self._place_of(id)
+            state = self._index.state
+            self._keep(rows, state.places, [(id, version + 1)])
+            new, bias = state.places - 1, float(self._index.bias[place])
+            self._db.execute("INSERT INTO old VALUES(?, ?, ?)", (place, id, state.change))
+            self._set_row(id, new, version + 1, bias)
+            self._note("correct", [id], None, rows.author, reason)
+        return version + 1
+
+    def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
+        """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
+        if amount != amount or amount == np.inf:
+            raise InputError(f"a bias is a number or -inf, not {amount}")
+        with self._writing():
+            for id in whole(ids):
+                self._set_row(id, *self._place_of(id), float(amount))
+            self._note("bias", whole(ids), float(amount), author, reason)
+
+    def forget(self, ids: Ids, *, author: str = "", reason: str = "") -> Receipt:
+        """Erase rows and all their versions: afterwards their bytes are nowhere within reach of the store."""
+        wanted = list(dict.fromkeys(whole(ids)))
+        if not wanted:
+            return Receipt(0, 0, ())
+        with self._writing():
+            places: list[int] = []
+            for id in wanted:
+                place, version = self._place_of(id)
+                earlier = [p for (p,) in self._db.execute("SELECT place FROM old WHERE id = ?", (id,))]
+                places += [*earlier, place]
+                change = self._index.state.change
+                self._db.execute("INSERT INTO old VALUES(?, ?, ?)", (place, id, change))
+                told = (id, None, version, 0.0, change)
+                self._db.execute("INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?, ?)", told)
+                # What was said of it by hand may repeat what it was.
+                self._db.execute("UPDATE hands SET reason = '' WHERE id = ?", (id,))
+            bodies.erase(self._db, places)
+            self._note("forget", wanted, None, author, reason)
+        owed = [*self._finish_wiping(), *self._forget_in_copies(wanted)]
+        searched = [self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in ("wal", *self._index.columns))]
+        searched += [Path(p) for (p,) in self._db.execute("SELECT path FROM copies ORDER BY path")]
+        return Receipt(len(wanted), len(places), tuple(map(str, searched)), tuple(owed))
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    def get(self, ids: Ids) -> list[Record]:
+        """Rows as they are now, in the order of the ids."""
+        with self._reading():
+            told = [(id, *self._place_of(id)) for id in whole(ids)]
+            places = [place for _, place, _ in told]
+            found = self._bodies(places)
+            return [found[place] for place in places]
+
+    def history(self, id: int) -> list[Record]:
+        """All versions of a row, oldest first; the last is the present one."""
+        with self._reading():
+            place, _ = self._place_of(id)
+            earlier = [p for (p,) in self._db.execute("SELECT place FROM old WHERE id = ? ORDER BY place", (id,))]
+            found = self._bodies([*earlier, place])
+            return [found[p] for p in (*earlier, place)]
+
+    def ids(self, where: Where | None = None) -> np.ndarray:
+        """The ids of rows, rising."""
+        with self._reading():
+            n = self._index.state.places
+            places = np.flatnonzero(self._index.alive[:n]) if where is None else np.flatnonzero(self._index.mask(where))
+            return np.sort(self._index.ids[places])
+
+    def scan(
+        self, queries: np.ndarray, *, top: int = 10, rules: Rules | None = None, where: Where | None = None
+    ) -> Found:
+        """The best rows for queries [q, d], and the log-mass of all that was addressed."""
+        asked, rules = vectors(queries, "queries"), rules or Rules()
+        if asked.shape[1] != self.width:
+            raise InputError(f"queries are of width {asked.shape[1]}, the keys of {self.path} of {self.width}")
+        if top < 1:
+            raise InputError(f"top is 1 or more, not {top}")
+        with self._reading():
+            n = self._index.state.places
+            keys = self._index.columns["keys"].rows(n)
+            extra = self._index.extra(rules, where)
+            places, logits, lse = best(keys, rules.sharpness * asked.astype(np.float64), extra, top)
+            if not self._intact(places[:, :1], keys):
+                raise StoreError(
+                    f"{self._index.columns['keys'].path} is not what {self.path} says: run `recuerdo memories rebuild`"
+                )
+            ids = np.full(places.shape, -1)
+            ids[places >= 0] = self._index.ids[places[places >= 0]]
+            read = n if extra is None else int((extra > -np.inf).sum())
+            return Found(ids, logits, lse, np.full(len(asked), -np.inf), read, read)
+
+    def vectors(self, where: Where | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Ids [n], keys [n, d] and values [n, e] (None where rows have none) of rows, in the order of their places."""
+        with self._reading():
+            n = self._index.state.places
+            mask = self._index.alive[:n] if where is None else self._index.mask(where)
+            some = slice(None) if mask.all() else mask
+            values = self._index.columns["values"].rows(n)[some] if self.value_width else None
+            return self._index.ids[:n][some], self._index.columns["keys"].rows(n)[some], values
+
+    def stats(self) -> Stats:
+        """How large it is."""
+        with self._reading():
+            rows = int(self._index.alive[: self._index.state.places].sum())
+            versions = self._db.execute("SELECT count(*) FROM bodies").fetchone()[0] - rows
+            names = ("", "-wal", "-shm", *(f"-{name}" for name in self._index.columns))
+            files = [self.path.with_name(self.path.name + name) for name in names]
+            size = sum(file.stat().st_size for file in files if file.exists())
+            return Stats(rows, versions, self.width, self.value_width, schema.SCHEMA, size)
+
+    # ---------------------------------------------------------------------------------------------------------- upkeep
+
+    def snapshot(self, path: Path) -> Path:
+        """A copy of the store as it is now, in a file of its own; `forget` reaches it as long as it stays there."""
+        path = Path(path)
+        if path.exists():
+            raise InputError(f"{path} is there already: give a new name")
+        half = path.with_name(f"{path.name}.part")
+        with self._lock, self._telling():
+            try:
+                with sqlite3.connect(half) as copy:
+                    self._db.backup(copy)
+                copy.close()
+                with open(half, "rb") as file:
+                    os.fsync(file.fileno())
+                half.replace(path)
+            finally:
+                half.unlink(missing_ok=True)
+            with self._writing():
+                told = (str(path.absolute()), time.time())
+                self._db.execute("INSERT OR REPLACE INTO copies VALUES(?, ?)", told)
+        return path
+
+    def check(self) -> list[str]:
+        """Compare everything with everything: what is wrong, in words; nothing = all is well."""
+        with self._reading():
+            wrong = [told for (told,) in self._db.execute("PRAGMA integrity_check") if told != "ok"]
+            for name, column in self._index.columns.items():
+                rows = column.rows(self._index.state.places)
+                whole = self._index.truth(name, 0, self._index.state.places)
+                bad = sum(not np.array_equal(rows[places], truth) for places, truth in whole)
+                if bad:
+                    wrong.append(f"{column.path} differs from the database in {bad} parts of {PART} rows")
+            return wrong
+
+    def rebuild(self) -> None:
+        """Make the columns again from the database."""
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened to be read only: open it for writing to rebuild it")
+        with self._lock, self._telling():
+            self._index.rebuild()
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        with self._lock:
+            for column in self._index.columns.values():
+                if isinstance(column, Column) and not self.read_only:
+                    with suppress(OSError):
+                        column.sync(self._index.state.places)
+                column.close()
+            self._index.columns = {}
+            self._db.close()
+
+    # ----------------------------------------------------------------------------------------------- what is behind it
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What goes wrong inside is told as a StoreError."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(schema.words(self.path, error)) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._lock, self._telling():
+            self._index.follow()
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction: all that is done inside, or nothing; afterwards it is on the disk."""
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened to be read only: open it for writing")
+        with self._lock, self._telling():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._index.take_over()
+                columns = self._index.written()
+                state = self._index.state
+                before, since = state.token, state.change
+                state.change, state.token = since + 1, os.urandom(16)
+                yield
+                told = (state.places, state.change, state.token)
+                self._db.execute("UPDATE state SET places = ?, change = ?, token = ?", told)
+                for column in columns.values():
+                    column.mark(before, state.token)
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                with suppress(sqlite3.Error, OSError, StoreError):  # what is told is what went wrong first
+                    self._index.load()
+                raise
+            self._index.changed(since)
+
+    def _check_widths(self, rows: Rows) -> None:
+        mine, given = (self.width, self.value_width), (rows.width, rows.value_width)
+        if len(rows) and mine != given:
+            raise InputError(f"{self.path} keeps keys and values of width {mine}, not {given}")
+
+    def _keep(self, rows: Rows, first: int, named: list[tuple[int, int]]) -> None:
+        """Rows at the places from `first` on, with their ids and versions."""
+        now = time.time()
+        times = [now] * len(rows) if rows.times is None else [float(t) for t in rows.times]
+        bodies.insert(self._db, rows, first, named, times, now)
+        columns = self._index.written()
+        columns["keys"].put(first, rows.keys)
+        columns["times"].put(first, np.array(times))
+        if rows.values is not None:
+            columns["values"].put(first, rows.values)
+        self._index.state.places += len(rows)
+
+    def _place_of(self, id: int) -> tuple[int, int]:
+        """Where the present version of a row is, and its number. Raises InputError for a row that is not there."""
+        told = self._db.execute("SELECT place, version FROM rows WHERE id = ?", (id,)).fetchone()
+        if told is not None and told[0] is not None:
+            return told
+        known = self._index.ids
+        if told is None and 0 <= id < self._index.state.places and (len(known) <= id or known[id] == id):
+            return id, 1
+        what = "was forgotten" if told is not None else "is not there"
+        raise InputError(f"row {id} of {self.path} {what}")
+
+    def _set_row(self, id: int, place: int, version: int, bias: float) -> None:
+        told = (id, place, version, bias, self._index.state.change)
+        self._db.execute("INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?, ?)", told)
+
+    def _note(self, what: str, ids: list[int], amount: float | None, author: str, reason: str) -> None:
+        told = ((what, id, amount, author, reason, time.time()) for id in ids)
+        self._db.executemany("INSERT INTO hands(what, id, amount, author, reason, time) VALUES(?, ?, ?, ?, ?, ?)", told)
+
+    def _bodies(self, places: list[int]) -> dict[int, Record]:
+        found = bodies.records(self._db, places, self._index.bias)
+        if gone := [place for place in places if place not in found]:
+            raise InputError(f"row {self._index.ids[gone[0]]} of {self.path} was forgotten")
+        return found
+
+    def _intact(self, places: np.ndarray, keys: np.ndarray) -> bool:
+        """Whether the keys that were found best are those that the database has."""
+        for place in {int(place) for place in places.flat if place >= 0}:
+            told = self._db.execute("SELECT key FROM bodies WHERE place = ?", (place,)).fetchone()
+            if told is not None and not np.array_equal(np.frombuffer(told[0], "<f4"), keys[place]):
+                return False
+        return True
+
+    # --------------------------------------------------------------------------------------------------------- erasing
+
+    def _finish_wiping(self) -> list[str]:
+        """Overwrite in the columns what was forgotten, and empty the WAL: what could not be done, in words."""
+        told = self._db.execute("SELECT place FROM wiped").fetchall()
+        if not told:
+            return []
+        places = np.array([place for (place,) in told])
+        with self._writing():
+            for column in self._index.written().values():
+                column.wipe(places)
+            self._db.execute("DELETE FROM wiped")
+        for attempt in range(TRIES):
+            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if not busy:
+                return []
+            time.sleep(0.05 * attempt)
+        return [f"{self.path}-wal is in use by a reader: what was forgotten is in it until that one ends"]
+
+    def _forget_in_copies(self, ids: list[int]) -> list[str]:
+        """The same in the snapshots that are still there."""
+        owed = []
+        for (path,) in self._db.execute("SELECT path FROM copies").fetchall():
+            if not Path(path).is_file():
+                continue
+            try:
+                with Embedded(path) as copy:
+                    there = [id for id in ids if copy._has(id)]
+                    owed += copy.forget(there).owed
+            except StoreError as error:
+                owed.append(str(error))
+        return owed
+
+    def _has(self, id: int) -> bool:
+        try:
+            self._place_of(id)
+        except InputError:
+            return False
+        return True

@@ -1,0 +1,271 @@
+"""What a process holds in memory of an embedded store: which row is at which place, its bias, and the columns.
+
+It follows the database: whatever this or another process changed is taken over before each look, by the numbers of the
+changes. Columns that cannot be trusted are made again from the bodies; where nothing may be written, in memory.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recuerdo.errors import StoreError
+from recuerdo.store.column import Column
+from recuerdo.store.record import DAY, Rules, Where
+
+KINDS = {"keys": "key", "times": "time", "values": "value"}  # columns, and the fields of bodies that they repeat
+PART = 4096  # rows taken from the database at once
+TRIES = 20  # how often a reader compares tokens while another process writes
+
+
+@dataclass
+class State:
+    """The one row of the table `state`."""
+
+    generation: bytes
+    width: int
+    value_width: int
+    places: int
+    change: int
+    token: bytes
+
+    @classmethod
+    def read(cls, db: sqlite3.Connection) -> "State":
+        """As it is in the database now. Raises StoreError for an empty one."""
+        told = db.execute("SELECT generation, width, value_width, places, change, token FROM state").fetchone()
+        if told is None:
+            raise StoreError("the memory has no state: it was not made by recuerdo, or is damaged")
+        return cls(*told)
+
+
+@dataclass
+class InMemory:
+    """A column that could not be written down: like `Column`, as far as readers need it."""
+
+    path: Path
+    held: np.ndarray
+
+    def rows(self, n: int) -> np.ndarray:
+        """The first n rows."""
+        return self.held[:n]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Index:
+    """Places 0 … n-1: `ids` [n], `bias` [n] and `alive` [n], and the columns by name."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, *, write: bool):
+        self.path, self.db, self.write = path, db, write
+        self.columns: dict[str, Column | InMemory] = {}
+        self.load()
+
+    # ------------------------------------------------------------------------------------------------------- following
+
+    def load(self) -> None:
+        """Take everything from the database."""
+        self.state = State.read(self.db)
+        self.ids = np.empty(0, np.int64)
+        self.bias, self.alive = np.empty(0, np.float32), np.empty(0, bool)
+        self._version = -1
+        self._take(-1)
+        for column in self.columns.values():
+            column.close()
+        self.columns = {name: self._open(name) for name in KINDS if self._shape(name)[1]}
+
+    def follow(self) -> None:
+        """Take over what was changed since; outside of a transaction of this process."""
+        version = self.db.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._version:
+            return
+        self.db.execute("BEGIN")
+        try:
+            self.take_over()
+        finally:
+            self.db.execute("COMMIT")
+        self._version = version
+
+    def take_over(self) -> None:
+        """The same inside of a transaction."""
+        now = State.read(self.db)
+        if now.generation != self.state.generation:
+            self.load()
+        elif now.change != self.state.change:
+            since, self.state = self.state.change, now
+            self._take(since)
+            for name, column in list(self.columns.items()):
+                if isinstance(column, InMemory):
+                    column.held = np.concatenate([column.held, *self._parts(name, len(column.held))])
+                elif not self.write and not column.current:  # another process has made it anew
+                    self.columns[name] = self._open(name)
+
+    def changed(self, since: int) -> None:
+        """Take over what this process itself has committed after a change."""
+        self._take(since)
+
+    def _take(self, since: int) -> None:
+        """Ids and biases of the places that were changed after a change."""
+        self._grow(self.state.places)
+        if since >= 0 and not self._touched(since):
+            return
+        for place, id in self.db.execute("SELECT place, id FROM old WHERE change > ?", (since,)):
+            self.ids[place], self.alive[place] = id, False
+        told = self.db.execute("SELECT place, id, bias FROM rows WHERE change > ? AND place IS NOT NULL", (since,))
+        for place, id, bias in told:
+            self.ids[place], self.bias[place] = id, bias
+        n = self.state.places
+        self.even = bool(self.alive[:n].all()) and not self.bias[:n].any()
+
+    def _touched(self, since: int) -> bool:
+        """Whether anything but new rows came after a change."""
+        query = "SELECT EXISTS(SELECT 1 FROM old WHERE change > ?) OR EXISTS(SELECT 1 FROM rows WHERE change > ?)"
+        return bool(self.db.execute(query, (since, since)).fetchone()[0])
+
+    def _grow(self, n: int) -> None:
+        """Room for n places; the new ones are rows of their own. Arrays grow by half, so that one row costs little."""
+        have = len(self.ids)
+        if n > have:
+            room = max(n, have + have // 2)
+            self.ids = np.concatenate([self.ids, np.arange(have, room)])
+            self.bias = np.concatenate([self.bias, np.zeros(room - have, np.float32)])
+            self.alive = np.concatenate([self.alive, np.ones(room - have, bool)])
+
+    # ------------------------------------------------------------------------------------------------------- filtering
+
+    def mask(self, where: Where) -> np.ndarray:
+        """Which places a filter lets through, [n] bool."""
+        n = self.state.places
+        mask = self.alive[:n].copy()
+        labels = [("tag", tag) for tag in where.tags] + ([] if where.author is None else [("author", where.author)])
+        for label in labels:
+            there = np.zeros(n, bool)
+            told = self.db.execute("SELECT place FROM labels WHERE kind = ? AND name = ? AND place < ?", (*label, n))
+            there[np.fromiter((place for (place,) in told), np.int64)] = True
+            mask &= there
+        if where.ids is not None:
+            mask &= np.isin(self.ids[:n], np.array(where.ids, np.int64))
+        if (where.since, where.until) != (-np.inf, np.inf):
+            times = self.columns["times"].rows(n)[:, 0]
+            mask &= (times >= where.since) & (times < where.until)
+        return mask
+
+    def extra(self, rules: Rules, where: Where | None) -> np.ndarray | None:
+        """What is added to the logits of all places, [n] float32; -inf = not looked at; None = nothing anywhere."""
+        if self.even and where is None and not rules.fading:
+            return None
+        n = self.state.places
+        mask = self.alive[:n] if where is None else self.mask(where)
+        extra = np.where(mask, self.bias[:n], np.float32(-np.inf))
+        if rules.fading:
+            now = time.time() if rules.now is None else rules.now
+            age = (now - self.columns["times"].rows(n)[:, 0]) / DAY
+            extra = extra - (rules.fading * age).astype(np.float32)
+        return extra
+
+    # --------------------------------------------------------------------------------------------------------- columns
+
+    def truth(self, name: str, first: int, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Places and rows of a column as the bodies say, from a place on, some thousand at a time."""
+        dtype, width = self._shape(name)
+        while first < n:
+            query = f"SELECT place, {KINDS[name]} FROM bodies WHERE place >= ? AND place < ? ORDER BY place"
+            told = self.db.execute(query, (first, n)).fetchmany(PART)
+            if not told:
+                return
+            places = np.array([place for place, _ in told])
+            if name == "times":
+                rows = np.array([[time] for _, time in told], dtype)
+            else:
+                rows = np.frombuffer(b"".join(data for _, data in told), dtype).reshape(-1, width)
+            yield places, rows
+            first = int(places[-1]) + 1
+
+    def _parts(self, name: str, first: int) -> Iterator[np.ndarray]:
+        """The rows of a column from a place on, without gaps: zeros where nothing is any more."""
+        n = self.state.places
+        for places, rows in self.truth(name, first, n):
+            part = np.zeros((int(places[-1]) + 1 - first, rows.shape[1]), rows.dtype)
+            part[places - first] = rows
+            yield part
+            first = int(places[-1]) + 1
+        if first < n:
+            dtype, width = self._shape(name)
+            yield np.zeros((n - first, width), dtype)
+
+    def _shape(self, name: str) -> tuple[str, int]:
+        """Type and width of a column; width 0 = the memory has no such column."""
+        if name == "times":
+            return "<f8", 1
+        return "<f4", self.state.width if name == "keys" else self.state.value_width
+
+    def _file(self, name: str) -> Path:
+        return self.path.with_name(f"{self.path.name}-{name}")
+
+    def _open(self, name: str) -> Column | InMemory:
+        path, (dtype, width) = self._file(name), self._shape(name)
+        for attempt in range(TRIES if not self.write else 1):
+            try:
+                column = Column(path, dtype, width, self.state.generation, write=self.write)
+            except OSError:
+                break
+            if column.trusted(self.state.token, self.state.places) == self.state.places:
+                return column
+            column.close()
+            if attempt + 1 < TRIES:
+                self.state = State.read(self.db)  # a writer may be between the column and the database
+        if self.write:
+            return self._repaired(name)
+        self._grow(self.state.places)
+        parts = list(self._parts(name, 0))
+        return InMemory(path, np.concatenate(parts) if parts else np.empty((0, width), dtype))
+
+    def rebuild(self) -> None:
+        """Make all columns again from the bodies."""
+        for name, column in list(self.columns.items()):
+            column.close()
+            self.columns[name] = self._repaired(name, anew=True)
+
+    def _repaired(self, name: str, *, anew: bool = False) -> Column:
+        """The column made what the database says; nobody else may write meanwhile."""
+        path, (dtype, width) = self._file(name), self._shape(name)
+        ours = not self.db.in_transaction
+        if ours:
+            self.db.execute("BEGIN IMMEDIATE")
+        try:
+            state = self.state = State.read(self.db)
+            self._grow(state.places)
+            column = Column(path, dtype, width, state.generation, write=True)
+            good = 0 if anew else column.trusted(state.token, state.places)
+            if not good and state.places:  # whoever has the old file mapped shall not see it change
+                column.close()
+                half = path.with_name(f"{path.name}.part")
+                half.unlink(missing_ok=True)
+                column = Column(half, dtype, width, state.generation, write=True)
+            first = good
+            for part in self._parts(name, good):
+                column.put(first, part)
+                first += len(part)
+            column.mark(state.token, state.token)
+            column.sync(state.places)
+            if column.path != path:
+                os.replace(column.path, path)
+                column.path = path
+            return column
+        finally:
+            if ours:
+                self.db.execute("COMMIT")
+
+    def written(self) -> dict[str, Column]:
+        """The columns to write to; opened again where another process has put a new file in their place."""
+        found: dict[str, Column] = {}
+        for name, column in list(self.columns.items()):
+            if not isinstance(column, Column) or not column.current:
+                column.close()
+                column = self.columns[name] = self._repaired(name)
+            found[name] = column
+        return found
