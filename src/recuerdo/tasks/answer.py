@@ -127,7 +127,7 @@ class Answer:
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Stories]:
         """Batches without end, in another order each time round; a batch depends on seed and number alone."""
-        changing, vary = self._training()
+        changing, vary = _prepared(self, self._folder())
         stories = changing + self._repeated(changing)
         number, round_ = 0, 0
         while True:
@@ -291,13 +291,6 @@ class Answer:
             return Vocabulary(self.words, self.answers)
         return _vocabulary(self.size, self.tasks, self._folder(), self.holdout, self.names == "found")
 
-    def _training(self) -> tuple[list[Encoded], Variety]:
-        encoder, stories = Encoder(self._vocabulary()), self._stories()
-        pairs = encoder.vocabulary.phrases()
-        plain = [joined(story, pairs) for story in stories] if self.names == "found" else []
-        often = [*stories, *(story for task in self.again for story in stories if story.task == task)]
-        return [encoder.encode(story) for story in self._each(often)], Variety.found(plain, encoder)
-
     def _repeated(self, stories: Sequence[Encoded]) -> list[Encoded]:
         """The stories that come as they are, as many of a task as come under changing names."""
         found: list[Encoded] = []
@@ -359,6 +352,17 @@ def _own(task: int, seed: int) -> list[Story]:
     while sum(len(story.questions) for story in stories) < 1000:
         stories += simulate(task, seed * 10**6 + len(stories), 50, names=BABI)
     return stories
+
+
+@lru_cache(maxsize=2)
+def _prepared(task: Answer, folder: Path) -> tuple[list[Encoded], Variety]:
+    """The training stories of a task as arrays, and how they may be varied: the same for every seed. `folder` is the
+    task's, which may have changed since."""
+    encoder, stories = Encoder(task._vocabulary()), task._stories()
+    pairs = encoder.vocabulary.phrases()
+    plain = [joined(story, pairs) for story in stories] if task.names == "found" else []
+    often = [*stories, *(story for number in task.again for story in stories if story.task == number)]
+    return [encoder.encode(story) for story in task._each(often)], Variety.found(plain, encoder)
 
 
 @lru_cache(maxsize=4)
