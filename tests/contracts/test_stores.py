@@ -1,6 +1,8 @@
 """What every store promises, over all of them: rows in and out, the softmax of a scan, filters, hands, forgetting."""
 
 import math
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +160,72 @@ def test_a_corrected_row_keeps_its_id_and_its_history(store):
     later = store.append(rows(1, seed=7))
     assert store.ids().tolist() == [*ids, *later]
     assert store.stats().versions == 2
+
+
+def test_what_was_done_by_hand_is_kept(store):
+    ids = store.append(rows(3))
+    store.bias(ids[:2], 2.0, author="Ada", reason="pinned")
+    store.update(int(ids[1]), rows(1, seed=4, author="Bob"), reason="it was wrong")
+    store.forget([ids[0]], author="Ada", reason="asked to")
+    told = [(hand.what, hand.id, hand.amount, hand.author, hand.reason) for hand in store.hands()]
+    assert told == [
+        ("bias", ids[0], 2.0, "Ada", ""),  # the reason may have told what was forgotten
+        ("bias", ids[1], 2.0, "Ada", "pinned"),
+        ("correct", ids[1], None, "Bob", "it was wrong"),
+        ("forget", ids[0], None, "Ada", "asked to"),
+    ]
+    assert [hand.what for hand in store.hands(int(ids[1]))] == ["bias", "correct"]
+    assert all(abs(hand.time - time.time()) < 60 for hand in store.hands())
+
+
+def test_all_vectors_at_once(store):
+    given = rows(4, tags=[["a"], [], ["a"], []])
+    ids = store.append(given)
+    store.forget([ids[2]])
+    store.update(int(ids[0]), rows(1, seed=3))
+    known = {int(ids[0]): (rows(1, seed=3), 0), int(ids[1]): (given, 1), int(ids[3]): (given, 3)}
+    there, keys, values = store.vectors()
+    assert sorted(there.tolist()) == sorted(known)
+    for id, key, value in zip(there.tolist(), keys, values, strict=True):
+        source, i = known[id]
+        np.testing.assert_array_equal(key, source.keys[i])
+        np.testing.assert_array_equal(value, source.values[i])
+    assert len(store.vectors(Where(tags=("a",)))[0]) == 0
+
+
+def test_a_store_adopts_what_another_holds(store, tmp_path):
+    with Embedded(tmp_path / "from.db", width=D, value_width=E) as source:
+        ids = source.append(rows(5, tags=[["a"]] * 5, author="Ada", times=[1.0, 2.0, 3.0, 4.0, 5.0]))
+        source.update(int(ids[1]), rows(1, seed=3))
+        source.update(int(ids[1]), rows(1, seed=4))
+        source.bias(ids[2:4], 1.5, author="Ada", reason="pinned")
+        source.forget([ids[0]])
+        held = [one for id in source.ids() for one in source.history(int(id))]
+        hands = [hand for hand in source.hands() if hand.what != "forget"]
+        store.adopt(held, hands)
+        assert store.ids().tolist() == source.ids().tolist()
+        assert store.hands() == hands
+        for id in source.ids().tolist():
+            for mine, theirs in zip(store.history(id), source.history(id), strict=True):
+                for name in ("id", "version", "text", "tags", "author", "time", "written"):
+                    assert getattr(mine, name) == getattr(theirs, name), name
+                np.testing.assert_array_equal(mine.key, theirs.key)
+                np.testing.assert_array_equal(mine.value, theirs.value)
+            assert store.get([id])[0].bias == source.get([id])[0].bias
+        mine, theirs = (one.scan(asked(), rules=Rules(3.0)) for one in (store, source))
+        assert mine.ids.tolist() == theirs.ids.tolist()
+        np.testing.assert_allclose(mine.weights, theirs.weights, atol=1e-9)
+        assert store.append(rows(1, seed=9))[0] > ids.max()
+        with pytest.raises(InputError, match="row 1 .* is there already"):
+            store.adopt(held)
+        with pytest.raises(InputError, match="row 0 .* is not there"):
+            store.get([0])
+    assert store.check() == []
+    for wrong in ([held[2]], [held[-1], held[-1]]):
+        with pytest.raises(InputError, match="the versions of row . are 1, 2, … one after the other"):
+            store.adopt(wrong)
+    with pytest.raises(InputError, match="row 99 has no finite key of width 8"):
+        store.adopt([replace(held[-1], id=99, key=np.zeros(3, np.float32))])
 
 
 def test_what_is_forgotten_is_nowhere(store):

@@ -36,6 +36,18 @@ def insert(
         db.executemany("INSERT INTO labels VALUES(?, ?, ?)", labels)
 
 
+def put(db: sqlite3.Connection, placed: Sequence[tuple[int, Record]]) -> None:
+    """Records of another store at places, as they stand there."""
+    for place, one in placed:
+        tags = json.dumps(list(one.tags)) if one.tags else ""
+        value = None if one.value is None else one.value.astype("<f4").tobytes()
+        told = (place, one.id, one.version, one.time, one.written, one.author, tags, one.text)
+        db.execute(f"INSERT INTO bodies VALUES({','.join('?' * 10)})", (*told, one.key.astype("<f4").tobytes(), value))
+        labels = [("tag", tag, place) for tag in dict.fromkeys(one.tags)]
+        labels += [("author", one.author, place)] if one.author else []
+        db.executemany("INSERT INTO labels VALUES(?, ?, ?)", labels)
+
+
 def records(db: sqlite3.Connection, places: Sequence[int], bias: np.ndarray) -> dict[int, Record]:
     """Place -> what stands there, with the bias of today; a place that is empty is left out."""
     found: dict[int, Record] = {}

@@ -1,11 +1,12 @@
 """The contract that every store signs; one suite of tests (tests/contracts/test_stores.py) runs over all of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from recuerdo.store.record import Found, Ids, Receipt, Record, Rows, Rules, Stats, Where
+from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where
 
 
 class Store(Protocol):
@@ -49,6 +50,22 @@ class Store(Protocol):
 
     def ids(self, where: Where | None = None) -> np.ndarray:
         """The ids of rows, rising."""
+        ...
+
+    def vectors(self, where: Where | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Ids [n], keys [n, d] and values [n, e] (None where rows have none) of rows, in one order."""
+        ...
+
+    def hands(self, id: int | None = None) -> list[Hand]:
+        """What was done to a row by hand, or to all rows, oldest first."""
+        ...
+
+    def adopt(self, records: Sequence[Record], hands: Sequence[Hand] = ()) -> None:
+        """Keep rows of another store as they stand there, with ids, versions, biases and times: all or none.
+
+        All versions of a row come together. Later rows get ids above all of these. Raises InputError for an id that is
+        there already, and for versions that do not follow each other.
+        """
         ...
 
     def forget(self, ids: Ids, *, author: str = "", reason: str = "") -> Receipt:

@@ -9,10 +9,8 @@ read while one writes; a second writer waits, and then gets a StoreError.
 
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -20,11 +18,12 @@ import numpy as np
 
 from recuerdo.errors import InputError, StoreError
 from recuerdo.store import bodies, schema
-from recuerdo.store.column import Column
-from recuerdo.store.index import PART, Index
-from recuerdo.store.record import Found, Ids, Receipt, Record, Rows, Rules, Stats, Where, vectors, whole
+from recuerdo.store.index import PART
+from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, vectors, whole
+from recuerdo.store.session import Session
 from recuerdo.store.softmax import best
 
+SPARSE, SPARSE_FREE = 4, 10_000  # ids of rows that are adopted may leave so many places empty for each row, and so many
 TRIES = 5  # how often what was erased is tried to be brought to the disk while others read
 
 
@@ -39,28 +38,14 @@ class Embedded:
         `wait`: seconds to wait for another writer. Raises StoreError for a file that cannot be used, InputError for
         widths that are not those of the memory that is there.
         """
-        self.path, self.read_only = Path(path), read_only
-        self._lock = threading.RLock()
-        with self._telling():
-            if not self.path.exists() and (read_only or not width):
-                raise StoreError(f"there is no memory {self.path}: make one by remembering something")
-            self._db = schema.connect(self.path, write=not read_only, wait=wait)
+        self._session = Session(Path(path), width, value_width, wait=wait, read_only=read_only)
+        self.path, self.read_only = self._session.path, read_only
+        self._db, self._index = self._session.db, self._session.index
+        if not read_only:
             try:
-                if not read_only and width and not schema.made(self._db):
-                    schema.create(self._db, width, value_width)
-                if not schema.made(self._db):
-                    raise StoreError(f"the memory {self.path} is empty: make it anew by remembering something")
-                self._index = Index(self.path, self._db, write=not read_only)
-                if width and (self.width, self.value_width) != (width, value_width):
-                    mine = (self.width, self.value_width)
-                    raise InputError(
-                        f"{self.path} has keys and values of width {mine}, not {(width, value_width)}: "
-                        "another encoder made it"
-                    )
-                if not read_only:
-                    self._finish_wiping()
+                self._finish_wiping()
             except BaseException:
-                self._db.close()
+                self._session.close()
                 raise
 
     def __enter__(self) -> Self:
@@ -86,7 +71,7 @@ class Embedded:
         self._check_widths(rows)
         if not len(rows):
             return np.empty(0, np.int64)
-        with self._writing():
+        with self._session.writing():
             first = self._index.state.places
             self._keep(rows, first, [(first + i, 1) for i in range(len(rows))])
         return np.arange(first, first + len(rows))
@@ -96,7 +81,7 @@ class Embedded:
         self._check_widths(rows)
         if len(rows) != 1:
             raise InputError(f"one row takes the place of another, not {len(rows)}")
-        with self._writing():
+        with self._session.writing():
             place, version = self._place_of(id)
             state = self._index.state
             self._keep(rows, state.places, [(id, version + 1)])
@@ -110,17 +95,45 @@ class Embedded:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
         if amount != amount or amount == np.inf:
             raise InputError(f"a bias is a number or -inf, not {amount}")
-        with self._writing():
+        with self._session.writing():
             for id in whole(ids):
                 self._set_row(id, *self._place_of(id), float(amount))
             self._note("bias", whole(ids), float(amount), author, reason)
+
+    def adopt(self, records: Sequence[Record], hands: Sequence[Hand] = ()) -> None:
+        """Keep rows of another store as they stand there, with ids, versions, biases and times: all or none."""
+        versions = by_id(records, self.width, self.value_width)
+        with self._session.writing():
+            state = self._index.state
+            low, high = min(versions, default=state.places), max(versions, default=-1) + 1
+            if high - low > SPARSE * len(versions) + SPARSE_FREE:
+                raise InputError(
+                    f"ids from {low} to {high - 1} are too far apart to be kept: append the rows as new ones"
+                )
+            there = [id for id in versions if id < state.places]
+            if there:
+                raise InputError(f"row {there[0]} of {self.path} is there already, or was: move into an empty memory")
+            # The present version of a row stands at the place of its id, as if it had been appended; older ones behind.
+            first, empty = state.places, {*range(state.places, high)} - {*versions}
+            rest = iter(range(max(state.places, high), max(state.places, high) + len(records)))
+            placed = [(next(rest) if one is not told[-1] else id, one) for id, told in versions.items() for one in told]
+            state.places = max(state.places, high) + len(records) - len(versions)
+            self._adopt(sorted(placed, key=lambda pair: pair[0]), first)
+            gone = [(place, -1, state.change) for place in sorted(empty)]
+            gone += [(place, one.id, state.change) for place, one in placed if one is not versions[one.id][-1]]
+            self._db.executemany("INSERT INTO old VALUES(?, ?, ?)", gone)
+            for id, told in versions.items():
+                if told[-1].version > 1 or told[-1].bias:
+                    self._set_row(id, id, told[-1].version, told[-1].bias)
+            for hand in hands:
+                self._note(hand.what, [hand.id], hand.amount, hand.author, hand.reason, hand.time)
 
     def forget(self, ids: Ids, *, author: str = "", reason: str = "") -> Receipt:
         """Erase rows and all their versions: afterwards their bytes are nowhere within reach of the store."""
         wanted = list(dict.fromkeys(whole(ids)))
         if not wanted:
             return Receipt(0, 0, ())
-        with self._writing():
+        with self._session.writing():
             places: list[int] = []
             for id in wanted:
                 place, version = self._place_of(id)
@@ -143,7 +156,7 @@ class Embedded:
 
     def get(self, ids: Ids) -> list[Record]:
         """Rows as they are now, in the order of the ids."""
-        with self._reading():
+        with self._session.reading():
             told = [(id, *self._place_of(id)) for id in whole(ids)]
             places = [place for _, place, _ in told]
             found = self._bodies(places)
@@ -151,7 +164,7 @@ class Embedded:
 
     def history(self, id: int) -> list[Record]:
         """All versions of a row, oldest first; the last is the present one."""
-        with self._reading():
+        with self._session.reading():
             place, _ = self._place_of(id)
             earlier = [p for (p,) in self._db.execute("SELECT place FROM old WHERE id = ? ORDER BY place", (id,))]
             found = self._bodies([*earlier, place])
@@ -159,7 +172,7 @@ class Embedded:
 
     def ids(self, where: Where | None = None) -> np.ndarray:
         """The ids of rows, rising."""
-        with self._reading():
+        with self._session.reading():
             n = self._index.state.places
             places = np.flatnonzero(self._index.alive[:n]) if where is None else np.flatnonzero(self._index.mask(where))
             return np.sort(self._index.ids[places])
@@ -173,7 +186,7 @@ class Embedded:
             raise InputError(f"queries are of width {asked.shape[1]}, the keys of {self.path} of {self.width}")
         if top < 1:
             raise InputError(f"top is 1 or more, not {top}")
-        with self._reading():
+        with self._session.reading():
             n = self._index.state.places
             keys = self._index.columns["keys"].rows(n)
             extra = self._index.extra(rules, where)
@@ -189,16 +202,27 @@ class Embedded:
 
     def vectors(self, where: Where | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Ids [n], keys [n, d] and values [n, e] (None where rows have none) of rows, in the order of their places."""
-        with self._reading():
+        with self._session.reading():
             n = self._index.state.places
             mask = self._index.alive[:n] if where is None else self._index.mask(where)
             some = slice(None) if mask.all() else mask
             values = self._index.columns["values"].rows(n)[some] if self.value_width else None
             return self._index.ids[:n][some], self._index.columns["keys"].rows(n)[some], values
 
+    def hands(self, id: int | None = None) -> list[Hand]:
+        """What was done to a row by hand, or to all rows, oldest first."""
+        with self._session.reading():
+            query = "SELECT what, id, amount, author, reason, time FROM hands"
+            told = (
+                self._db.execute(f"{query} ORDER BY number")
+                if id is None
+                else self._db.execute(f"{query} WHERE id = ? ORDER BY number", (id,))
+            )
+            return [Hand(*one) for one in told]
+
     def stats(self) -> Stats:
         """How large it is."""
-        with self._reading():
+        with self._session.reading():
             rows = int(self._index.alive[: self._index.state.places].sum())
             versions = self._db.execute("SELECT count(*) FROM bodies").fetchone()[0] - rows
             names = ("", "-wal", "-shm", *(f"-{name}" for name in self._index.columns))
@@ -214,7 +238,7 @@ class Embedded:
         if path.exists():
             raise InputError(f"{path} is there already: give a new name")
         half = path.with_name(f"{path.name}.part")
-        with self._lock, self._telling():
+        with self._session.lock, self._session.telling():
             try:
                 with sqlite3.connect(half) as copy:
                     self._db.backup(copy)
@@ -224,14 +248,14 @@ class Embedded:
                 half.replace(path)
             finally:
                 half.unlink(missing_ok=True)
-            with self._writing():
+            with self._session.writing():
                 told = (str(path.absolute()), time.time())
                 self._db.execute("INSERT OR REPLACE INTO copies VALUES(?, ?)", told)
         return path
 
     def check(self) -> list[str]:
         """Compare everything with everything: what is wrong, in words; nothing = all is well."""
-        with self._reading():
+        with self._session.reading():
             wrong = [told for (told,) in self._db.execute("PRAGMA integrity_check") if told != "ok"]
             for name, column in self._index.columns.items():
                 rows = column.rows(self._index.state.places)
@@ -245,62 +269,24 @@ class Embedded:
         """Make the columns again from the database."""
         if self.read_only:
             raise StoreError(f"{self.path} was opened to be read only: open it for writing to rebuild it")
-        with self._lock, self._telling():
+        with self._session.lock, self._session.telling():
             self._index.rebuild()
 
     def close(self) -> None:
         """Let go of files and connections."""
-        with self._lock:
-            for column in self._index.columns.values():
-                if isinstance(column, Column) and not self.read_only:
-                    with suppress(OSError):
-                        column.sync(self._index.state.places)
-                column.close()
-            self._index.columns = {}
-            self._db.close()
+        self._session.close()
 
     # ----------------------------------------------------------------------------------------------- what is behind it
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """What goes wrong inside is told as a StoreError."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(schema.words(self.path, error)) from error
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._lock, self._telling():
-            self._index.follow()
-            yield
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction: all that is done inside, or nothing; afterwards it is on the disk."""
-        if self.read_only:
-            raise StoreError(f"{self.path} was opened to be read only: open it for writing")
-        with self._lock, self._telling():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._index.take_over()
-                columns = self._index.written()
-                state = self._index.state
-                before, since = state.token, state.change
-                state.change, state.token = since + 1, os.urandom(16)
-                yield
-                told = (state.places, state.change, state.token)
-                self._db.execute("UPDATE state SET places = ?, change = ?, token = ?", told)
-                for column in columns.values():
-                    column.mark(before, state.token)
-                self._db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                with suppress(sqlite3.Error, OSError, StoreError):  # what is told is what went wrong first
-                    self._index.load()
-                raise
-            self._index.changed(since)
+    def _adopt(self, placed: list[tuple[int, Record]], first: int) -> None:
+        """Records at places of their own; nothing of the columns from `first` on is left unwritten."""
+        bodies.put(self._db, placed)
+        n = self._index.state.places - first
+        for name, column in self._index.written().items():
+            rows = np.zeros((n, column.width), column.dtype)
+            for place, one in placed:
+                rows[place - first] = {"keys": one.key, "times": one.time, "values": one.value}[name]
+            column.put(first, rows)
 
     def _check_widths(self, rows: Rows) -> None:
         mine, given = (self.width, self.value_width), (rows.width, rows.value_width)
@@ -334,8 +320,10 @@ class Embedded:
         told = (id, place, version, bias, self._index.state.change)
         self._db.execute("INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?, ?)", told)
 
-    def _note(self, what: str, ids: list[int], amount: float | None, author: str, reason: str) -> None:
-        told = ((what, id, amount, author, reason, time.time()) for id in ids)
+    def _note(
+        self, what: str, ids: list[int], amount: float | None, author: str, reason: str, when: float | None = None
+    ) -> None:
+        told = ((what, id, amount, author, reason, time.time() if when is None else when) for id in ids)
         self._db.executemany("INSERT INTO hands(what, id, amount, author, reason, time) VALUES(?, ?, ?, ?, ?, ?)", told)
 
     def _bodies(self, places: list[int]) -> dict[int, Record]:
@@ -360,7 +348,7 @@ class Embedded:
         if not told:
             return []
         places = np.array([place for (place,) in told])
-        with self._writing():
+        with self._session.writing():
             for column in self._index.written().values():
                 column.wipe(places)
             self._db.execute("DELETE FROM wiped")

@@ -80,6 +80,18 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Hand:
+    """What a person (or a program) did to a row: `what` is "correct", "bias" (with its amount) or "forget"."""
+
+    what: str
+    id: int
+    amount: float | None
+    author: str
+    reason: str
+    time: float
+
+
+@dataclass(frozen=True)
 class Where:
     """Which rows are looked at: those of these ids, with all these tags, by this author, of this time.
 
@@ -185,6 +197,24 @@ def vectors(given: np.ndarray, what: str) -> np.ndarray:
         raise InputError(f"{what} are [n, d], not of shape {found.shape}")
     if not np.isfinite(found).all():
         raise InputError(f"{what} are finite: row {int(np.argmin(np.isfinite(found).all(1)))} is not")
+    return found
+
+
+def by_id(records: Sequence[Record], width: int, value_width: int) -> dict[int, list[Record]]:
+    """Id -> its versions 1, 2, …, the ids rising. Raises InputError for versions that do not follow each other, and for
+    keys and values that are not of these widths or not finite."""
+    for one in records:
+        given = (one.key.shape, (0,) if one.value is None else one.value.shape)
+        if given != ((width,), (value_width,)) or not all(
+            np.isfinite(x).all() for x in (one.key, one.value) if x is not None
+        ):
+            raise InputError(f"row {one.id} has no finite key of width {width} and value of width {value_width}")
+    found: dict[int, list[Record]] = {}
+    for one in sorted(records, key=lambda one: (one.id, one.version)):
+        found.setdefault(one.id, []).append(one)
+    for id, told in found.items():
+        if id < 0 or [one.version for one in told] != list(range(1, len(told) + 1)):
+            raise InputError(f"the versions of row {id} are 1, 2, … one after the other")
     return found
 
 

@@ -1,0 +1,94 @@
+"""An open embedded store: the connection, what is held of it in memory, and how one reads and writes."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from recuerdo.errors import InputError, StoreError
+from recuerdo.store import schema
+from recuerdo.store.column import Column
+from recuerdo.store.index import Index
+
+
+class Session:
+    """One process at one memory. Threads take turns."""
+
+    def __init__(self, path: Path, width: int, value_width: int, *, wait: float, read_only: bool):
+        """Opens, or makes, the memory; see `Embedded`."""
+        self.path, self.read_only = path, read_only
+        self.lock = threading.RLock()
+        with self.telling():
+            if not path.exists() and (read_only or not width):
+                raise StoreError(f"there is no memory {path}: make one by remembering something")
+            self.db = schema.connect(path, write=not read_only, wait=wait)
+            try:
+                if not read_only and width and not schema.made(self.db):
+                    schema.create(self.db, width, value_width)
+                if not schema.made(self.db):
+                    raise StoreError(f"the memory {path} is empty: make it anew by remembering something")
+                self.index = Index(path, self.db, write=not read_only)
+                mine = (self.index.state.width, self.index.state.value_width)
+                if width and mine != (width, value_width):
+                    asked = (width, value_width)
+                    raise InputError(
+                        f"{path} has keys and values of width {mine}, not {asked}: another encoder made it"
+                    )
+            except BaseException:
+                self.db.close()
+                raise
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What goes wrong inside is told as a StoreError."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(schema.words(self.path, error)) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What others changed is taken over first."""
+        with self.lock, self.telling():
+            self.index.follow()
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction: all that is done inside, or nothing; afterwards it is on the disk."""
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened to be read only: open it for writing")
+        with self.lock, self.telling():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                self.index.take_over()
+                columns = self.index.written()
+                state = self.index.state
+                before, since = state.token, state.change
+                state.change, state.token = since + 1, os.urandom(16)
+                yield
+                told = (state.places, state.change, state.token)
+                self.db.execute("UPDATE state SET places = ?, change = ?, token = ?", told)
+                for column in columns.values():
+                    column.mark(before, state.token)
+                self.db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self.db.execute("ROLLBACK")
+                with suppress(sqlite3.Error, OSError, StoreError):  # what is told is what went wrong first
+                    self.index.load()
+                raise
+            self.index.changed(since)
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        with self.lock:
+            for column in self.index.columns.values():
+                if isinstance(column, Column) and not self.read_only:
+                    with suppress(OSError):
+                        column.sync(self.index.state.places)
+                column.close()
+            self.index.columns = {}
+            self.db.close()
