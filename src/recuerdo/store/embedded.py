@@ -224,7 +224,8 @@ class Embedded:
         """How large it is."""
         with self._session.reading():
             rows = int(self._index.alive[: self._index.state.places].sum())
-            versions = self._db.execute("SELECT count(*) FROM bodies").fetchone()[0] - rows
+            kept = "SELECT count(*) FROM old JOIN rows USING(id) WHERE rows.place IS NOT NULL"
+            versions = self._db.execute(kept).fetchone()[0]
             names = ("", "-wal", "-shm", *(f"-{name}" for name in self._index.columns))
             files = [self.path.with_name(self.path.name + name) for name in names]
             size = sum(file.stat().st_size for file in files if file.exists())
