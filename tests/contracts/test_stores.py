@@ -228,6 +228,38 @@ def test_a_store_adopts_what_another_holds(store, tmp_path):
         store.adopt([replace(held[-1], id=99, key=np.zeros(3, np.float32))])
 
 
+def test_words_find_texts(store):
+    texts = ["The cat sat on the mat.", "A dog chased the cat!", "Über allen Gipfeln", "nothing of the kind", ""]
+    ids = store.append(rows(5, texts=texts, tags=[["a"], [], [], [], []]))
+    found, scores = store.matches("Which cats sit?")
+    assert found.tolist() == [ids[0], ids[1]] or found.tolist() == [ids[1], ids[0]]
+    assert (scores > 0).all()
+    assert (np.diff(scores) <= 0).all()
+    assert store.matches("cat sat mat")[0][0] == ids[0]
+    assert store.matches("uber")[0].tolist() == [ids[2]]
+    assert store.matches("cat", top=1)[0].shape == (1,)
+    assert store.matches("cat", where=Where(tags=("a",)))[0].tolist() == [ids[0]]
+    for nothing in ("", "zebra", '" OR * NEAR(', "NOT", "text:", "a" * 5000, "' ; DROP TABLE bodies"):
+        assert store.matches(nothing)[0].tolist() in ([], [ids[1]])
+    store.update(int(ids[0]), rows(1, texts=["A zebra."]))
+    assert store.matches("zebra")[0].tolist() == [ids[0]]
+    assert store.matches("mat")[0].tolist() == []
+    store.forget([ids[1]])
+    assert store.matches("cat dog")[0].tolist() == []
+    more = store.append(rows(1, seed=2, texts=["The dog again"]))
+    assert store.matches("dog")[0].tolist() == more.tolist()
+
+
+def test_facts_are_kept_beside_the_rows(store):
+    assert store.notes() == {}
+    store.note("encoder", "one")
+    store.note("encoder", "two")
+    store.note("other", "'; x")
+    assert store.notes() == {"encoder": "two", "other": "'; x"}
+    store.note("other", "")
+    assert store.notes() == {"encoder": "two"}
+
+
 def test_what_is_forgotten_is_nowhere(store):
     ids = store.append(rows(4, tags=[["x"]] * 4))
     store.update(int(ids[2]), rows(1, seed=3, tags=[["x"]]))

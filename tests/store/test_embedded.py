@@ -320,6 +320,20 @@ def test_what_was_forgotten_is_in_no_byte_of_the_folder_though_others_read(path)
     assert holding(path.parent, *marks) == []
 
 
+def test_words_of_what_was_forgotten_are_not_in_the_index(path):
+    with Embedded(path, width=D) as store:
+        store.append(Rows(rows(200).keys, [f"common words {i} zanzibar{i:03d}" for i in range(200)]))
+        assert store.matches("zanzibar077")[0].tolist() == [77]
+        with Embedded(path, read_only=True) as reader:
+            store.append(Rows(rows(1).keys, ["later quetzalcoatl"]))
+            assert reader.matches("quetzalcoatl")[0].tolist() == [200]  # not indexed yet
+            assert store.matches("quetzalcoatl")[0].tolist() == [200]
+        store.forget([77, 200])
+        assert store.matches("zanzibar077 quetzalcoatl")[0].tolist() == []
+        assert holding(path.parent, b"quetzal", b"zanzibar077") == []
+        assert store.matches("zanzibar078")[0].tolist() == [78]
+
+
 def finds_all_but(store, id):
     found = store.scan(rows(300).keys[:20], top=3)
     return id not in found.ids and store.ids().tolist() == list(range(id)) + list(range(id + 2, 602))

@@ -70,6 +70,15 @@ def records(db: sqlite3.Connection, places: Sequence[int], bias: np.ndarray) -> 
     return found
 
 
+def intact(db: sqlite3.Connection, places: np.ndarray, keys: np.ndarray) -> bool:
+    """Whether the keys of places (-1 = none) are those that the database has; one that is gone says nothing."""
+    for place in {int(place) for place in places.flat if place >= 0}:
+        told = db.execute("SELECT key FROM bodies WHERE place = ?", (place,)).fetchone()
+        if told is not None and not np.array_equal(np.frombuffer(told[0], "<f4"), keys[place]):
+            return False
+    return True
+
+
 def erase(db: sqlite3.Connection, places: Sequence[int]) -> None:
     """Delete what stands at places, with its labels, and note that the columns owe the same."""
     for place in places:

@@ -52,6 +52,18 @@ class Store(Protocol):
         """The ids of rows, rising."""
         ...
 
+    def matches(self, text: str, *, top: int = 100, where: Where | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The rows whose texts share words with a text: ids [k] int64 and their BM25 [k], best first."""
+        ...
+
+    def notes(self) -> dict[str, str]:
+        """Small facts that are kept with the rows, such as which encoder makes the keys."""
+        ...
+
+    def note(self, name: str, value: str) -> None:
+        """Keep such a fact; an empty value takes it away."""
+        ...
+
     def vectors(self, where: Where | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Ids [n], keys [n, d] and values [n, e] (None where rows have none) of rows, in one order."""
         ...

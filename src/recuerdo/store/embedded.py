@@ -7,17 +7,19 @@ Columns are caches: one that is missing, torn or of another database is made aga
 read while one writes; a second writer waits, and then gets a StoreError.
 """
 
+import operator
 import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from recuerdo.errors import InputError, StoreError
-from recuerdo.store import bodies, schema
+from recuerdo.store import bodies, lexicon, schema
 from recuerdo.store.index import PART
 from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, vectors, whole
 from recuerdo.store.session import Session
@@ -86,6 +88,7 @@ class Embedded:
             state = self._index.state
             self._keep(rows, state.places, [(id, version + 1)])
             new, bias = state.places - 1, float(self._index.bias[place])
+            lexicon.leave_out(self._db, [place])
             self._db.execute("INSERT INTO old VALUES(?, ?, ?)", (place, id, state.change))
             self._set_row(id, new, version + 1, bias)
             self._note("correct", [id], None, rows.author, reason)
@@ -140,12 +143,14 @@ class Embedded:
                 earlier = [p for (p,) in self._db.execute("SELECT place FROM old WHERE id = ?", (id,))]
                 places += [*earlier, place]
                 change = self._index.state.change
+                lexicon.leave_out(self._db, [place])
                 self._db.execute("INSERT INTO old VALUES(?, ?, ?)", (place, id, change))
                 told = (id, None, version, 0.0, change)
                 self._db.execute("INSERT OR REPLACE INTO rows VALUES(?, ?, ?, ?, ?)", told)
                 # What was said of it by hand may repeat what it was.
                 self._db.execute("UPDATE hands SET reason = '' WHERE id = ?", (id,))
             bodies.erase(self._db, places)
+            lexicon.purge(self._db)
             self._note("forget", wanted, None, author, reason)
         owed = [*self._finish_wiping(), *self._forget_in_copies(wanted)]
         searched = [self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in ("wal", *self._index.columns))]
@@ -191,7 +196,7 @@ class Embedded:
             keys = self._index.columns["keys"].rows(n)
             extra = self._index.extra(rules, where)
             places, logits, lse = best(keys, rules.sharpness * asked.astype(np.float64), extra, top)
-            if not self._intact(places[:, :1], keys):
+            if not bodies.intact(self._db, places[:, :1], keys):
                 raise StoreError(
                     f"{self._index.columns['keys'].path} is not what {self.path} says: run `recuerdo memories rebuild`"
                 )
@@ -199,6 +204,30 @@ class Embedded:
             ids[places >= 0] = self._index.ids[places[places >= 0]]
             read = n if extra is None else int((extra > -np.inf).sum())
             return Found(ids, logits, lse, np.full(len(asked), -np.inf), read, read)
+
+    def matches(self, text: str, *, top: int = 100, where: Where | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The rows whose texts share words with a text: ids [k] int64 and their BM25 [k], best first."""
+        while not self.read_only and operator.ne(*lexicon.behind(self._db)):
+            with self._session.writing():
+                lexicon.catch_up(self._db)
+        with self._session.reading():
+            alive = self._index.alive if where is None else self._index.mask(where)
+            some = ((place, score) for place, score in lexicon.matches(self._db, text) if alive[place])
+            found = list(islice(some, top))
+            places = np.array([place for place, _ in found], np.int64)
+            return self._index.ids[places], np.array([score for _, score in found])
+
+    def notes(self) -> dict[str, str]:
+        """Small facts that are kept with the rows, such as which encoder makes the keys."""
+        with self._session.reading():
+            return dict(self._db.execute("SELECT name, value FROM notes ORDER BY name"))
+
+    def note(self, name: str, value: str) -> None:
+        """Keep such a fact; an empty value takes it away."""
+        with self._session.writing():
+            self._db.execute("DELETE FROM notes WHERE name = ?", (name,))
+            if value:
+                self._db.execute("INSERT INTO notes VALUES(?, ?)", (name, value))
 
     def vectors(self, where: Where | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Ids [n], keys [n, d] and values [n, e] (None where rows have none) of rows, in the order of their places."""
@@ -212,12 +241,10 @@ class Embedded:
     def hands(self, id: int | None = None) -> list[Hand]:
         """What was done to a row by hand, or to all rows, oldest first."""
         with self._session.reading():
-            query = "SELECT what, id, amount, author, reason, time FROM hands"
-            told = (
-                self._db.execute(f"{query} ORDER BY number")
-                if id is None
-                else self._db.execute(f"{query} WHERE id = ? ORDER BY number", (id,))
+            query = (
+                "SELECT what, id, amount, author, reason, time FROM hands WHERE ?1 IS NULL OR id = ?1 ORDER BY number"
             )
+            told = self._db.execute(query, (id,))
             return [Hand(*one) for one in told]
 
     def stats(self) -> Stats:
@@ -332,14 +359,6 @@ class Embedded:
         if gone := [place for place in places if place not in found]:
             raise InputError(f"row {self._index.ids[gone[0]]} of {self.path} was forgotten")
         return found
-
-    def _intact(self, places: np.ndarray, keys: np.ndarray) -> bool:
-        """Whether the keys that were found best are those that the database has."""
-        for place in {int(place) for place in places.flat if place >= 0}:
-            told = self._db.execute("SELECT key FROM bodies WHERE place = ?", (place,)).fetchone()
-            if told is not None and not np.array_equal(np.frombuffer(told[0], "<f4"), keys[place]):
-                return False
-        return True
 
     # --------------------------------------------------------------------------------------------------------- erasing
 

@@ -21,7 +21,7 @@ SCHEMA = 1
 NAME = 0x52434442  # application_id: "RCDB"
 TABLES = """
 CREATE TABLE state(one INTEGER PRIMARY KEY CHECK(one = 1), schema INTEGER, generation BLOB, width INTEGER,
-    value_width INTEGER, places INTEGER, change INTEGER, token BLOB);
+    value_width INTEGER, places INTEGER, change INTEGER, token BLOB, indexed INTEGER);
 CREATE TABLE bodies(place INTEGER PRIMARY KEY, id INTEGER NOT NULL, version INTEGER NOT NULL, time REAL NOT NULL,
     written REAL NOT NULL, author TEXT NOT NULL, tags TEXT NOT NULL, text TEXT NOT NULL, key BLOB NOT NULL, value BLOB);
 CREATE TABLE rows(id INTEGER PRIMARY KEY, place INTEGER, version INTEGER NOT NULL, bias REAL NOT NULL,
@@ -37,6 +37,9 @@ CREATE TABLE hands(number INTEGER PRIMARY KEY, what TEXT NOT NULL, id INTEGER NO
 CREATE INDEX hands_by_id ON hands(id);
 CREATE TABLE copies(path TEXT PRIMARY KEY, time REAL NOT NULL);
 CREATE TABLE wiped(place INTEGER PRIMARY KEY);
+CREATE TABLE notes(name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE VIRTUAL TABLE words USING fts5(text, content='bodies', content_rowid='place',
+    tokenize='porter unicode61 remove_diacritics 2');
 """
 
 
@@ -98,8 +101,10 @@ def create(db: sqlite3.Connection, width: int, value_width: int) -> None:
             for statement in TABLES.split(";\n"):
                 if statement.strip():
                     db.execute(statement)
-            first = (SCHEMA, os.urandom(16), width, value_width, 0, 0, os.urandom(16))
-            db.execute("INSERT INTO state VALUES(1, ?, ?, ?, ?, ?, ?, ?)", first)
+            first = (SCHEMA, os.urandom(16), width, value_width, 0, 0, os.urandom(16), 0)
+            db.execute("INSERT INTO state VALUES(1, ?, ?, ?, ?, ?, ?, ?, ?)", first)
+            if sqlite3.sqlite_version_info >= (3, 42):
+                db.execute("INSERT INTO words(words, rank) VALUES('secure-delete', 1)")
             db.execute(f"PRAGMA application_id = {NAME}")
         db.execute("COMMIT")
     except BaseException:
