@@ -17,6 +17,7 @@ from recuerdo.errors import InputError, StoreError
 from recuerdo.store import column as columns
 from recuerdo.store.embedded import Embedded
 from recuerdo.store.record import Rows, Rules
+from recuerdo.store.session import Session
 
 D = 16
 HERE = Path(__file__).parent
@@ -355,7 +356,7 @@ def test_a_reader_in_the_middle_keeps_the_bytes_and_the_receipt_says_so(path):
 def test_a_forget_that_was_cut_off_is_finished_by_the_next_who_opens(path, monkeypatch):
     with Embedded(path, width=D) as store:
         id, marks = secret(store)
-        monkeypatch.setattr(Embedded, "_finish_wiping", lambda self: [])
+        monkeypatch.setattr(Session, "finish_wiping", lambda self: [])
         store.forget([id])
         monkeypatch.undo()
         assert holding(path.parent, *marks)

@@ -26,7 +26,6 @@ from recuerdo.store.session import Session
 from recuerdo.store.softmax import best
 
 SPARSE, SPARSE_FREE = 4, 10_000  # ids of rows that are adopted may leave so many places empty for each row, and so many
-TRIES = 5  # how often what was erased is tried to be brought to the disk while others read
 
 
 class Embedded:
@@ -45,7 +44,7 @@ class Embedded:
         self._db, self._index = self._session.db, self._session.index
         if not read_only:
             try:
-                self._finish_wiping()
+                self._session.finish_wiping()
             except BaseException:
                 self._session.close()
                 raise
@@ -152,7 +151,7 @@ class Embedded:
             bodies.erase(self._db, places)
             lexicon.purge(self._db)
             self._note("forget", wanted, None, author, reason)
-        owed = [*self._finish_wiping(), *self._forget_in_copies(wanted)]
+        owed = [*self._session.finish_wiping(), *self._forget_in_copies(wanted)]
         searched = [self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in ("wal", *self._index.columns))]
         searched += [Path(p) for (p,) in self._db.execute("SELECT path FROM copies ORDER BY path")]
         return Receipt(len(wanted), len(places), tuple(map(str, searched)), tuple(owed))
@@ -361,23 +360,6 @@ class Embedded:
         return found
 
     # --------------------------------------------------------------------------------------------------------- erasing
-
-    def _finish_wiping(self) -> list[str]:
-        """Overwrite in the columns what was forgotten, and empty the WAL: what could not be done, in words."""
-        told = self._db.execute("SELECT place FROM wiped").fetchall()
-        if not told:
-            return []
-        places = np.array([place for (place,) in told])
-        with self._session.writing():
-            for column in self._index.written().values():
-                column.wipe(places)
-            self._db.execute("DELETE FROM wiped")
-        for attempt in range(TRIES):
-            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            if not busy:
-                return []
-            time.sleep(0.05 * attempt)
-        return [f"{self.path}-wal is in use by a reader: what was forgotten is in it until that one ends"]
 
     def _forget_in_copies(self, ids: list[int]) -> list[str]:
         """The same in the snapshots that are still there."""

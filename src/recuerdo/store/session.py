@@ -3,14 +3,19 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
 
 from recuerdo.errors import InputError, StoreError
 from recuerdo.store import schema
 from recuerdo.store.column import Column
 from recuerdo.store.index import Index
+
+TRIES = 5  # how often what was erased is tried to be brought to the disk while others read
 
 
 class Session:
@@ -81,6 +86,23 @@ class Session:
                     self.index.load()
                 raise
             self.index.changed(since)
+
+    def finish_wiping(self) -> list[str]:
+        """Overwrite in the columns what was forgotten, and empty the WAL: what could not be done, in words."""
+        told = self.db.execute("SELECT place FROM wiped").fetchall()
+        if not told:
+            return []
+        places = np.array([place for (place,) in told])
+        with self.writing():
+            for column in self.index.written().values():
+                column.wipe(places)
+            self.db.execute("DELETE FROM wiped")
+        for attempt in range(TRIES):
+            busy = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if not busy:
+                return []
+            time.sleep(0.05 * attempt)
+        return [f"{self.path}-wal is in use by a reader: what was forgotten is in it until that one ends"]
 
     def close(self) -> None:
         """Let go of files and connections."""
