@@ -178,6 +178,25 @@ def test_filters_and_nothing_at_all(store):
         told.weights.sum().backward()
 
 
+@pytest.mark.parametrize("whole", [0, 1000])
+def test_a_look_may_add_to_the_logits_of_rows(store, whole):
+    given = rows(60, tags=[["a"]] * 30 + [[]] * 30)
+    store.append(given)
+    added = {3: 2.0, 7: -5.0, 41: 9.0, 11: 0.5}
+    bias = torch.zeros(60).double()
+    bias[list(added)] = torch.tensor(list(added.values())).double()
+    weights, lse, _ = dense(asked(), given, 1.0, bias)
+    told = Episodic(store, whole=whole)(asked(), top=8, added=[added])[0]
+    assert torch.equal(told.ids, weights.topk(8).indices)
+    torch.testing.assert_close(told.weights, weights.topk(8).values, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(told.lse, lse, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(told.covered, weights.topk(8).values.sum(-1), atol=1e-6, rtol=1e-5)
+    bias[30:] = -math.inf
+    weights, _, _ = dense(asked(), given, 1.0, bias)
+    told = Episodic(store, whole=whole)(asked(), top=8, added=[added], where=Where(tags=("a",)))[0]
+    torch.testing.assert_close(told.weights, weights.topk(8).values, atol=1e-6, rtol=1e-5)
+
+
 def test_a_part_of_the_mass_is_covered(store):
     store.append(rows(200))
     told = Episodic(store, whole=0)(asked(), top=5)[0]

@@ -11,7 +11,7 @@ Either read is heard by `watch` and bent by `bending`, at the address of this mo
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -24,6 +24,7 @@ from recuerdo.read import Reading, dot, read
 from recuerdo.store.contract import Store
 from recuerdo.store.record import DAY, Found, Record, Rows, Rules, Where
 
+Added = Mapping[tuple[int, int], float]  # (store, id) -> what a look adds to a logit
 WHOLE = 20_000  # rows up to which all of them are read
 
 
@@ -113,23 +114,28 @@ class Episodic(nn.Module):
         where: Where | None = None,
         now: float | None = None,
         held: Held | None = None,
+        added: Sequence[Mapping[int, float]] = (),
     ) -> list[Episodes]:
         """Queries [q, d] read the memory `hops` times: what each hop read.
 
         `where` filters, `now` is what age is counted to, `held` are the rows where they were taken out before (with
-        gradients of their own); then the stores are not asked. Raises ShapeError for queries that do not fit.
+        gradients of their own); then the stores are not asked. `added` has for each store what this look adds to the
+        logits of rows, by id. Raises ShapeError for queries that do not fit.
         """
         if query.dim() != 2 or query.shape[1] != self.stores[0].width:
             raise ShapeError(f"queries are [q, {self.stores[0].width}], not {list(query.shape)}")
         if hops < 1 or top < 1:
             raise InputError(f"hops and top are 1 or more, not {hops} and {top}")
         told: list[Episodes] = []
+        more = {(number, id): x for number, some in enumerate(added) for id, x in some.items()}
         now = time.time() if now is None else now
         if held is None and sum(store.stats().rows for store in self.stores) <= self.whole:
             held = self.rows(where=where, now=now)
         for _ in range(hops):
             query = self._moved(query, told[-1].mixed) if told else query
-            told.append(self._found(query, top, where, now) if held is None else self._whole(query, top, held))
+            told.append(
+                self._found(query, top, where, now, more) if held is None else self._whole(query, top, held, more)
+            )
         return told
 
     def _moved(self, query: Tensor, mixed: Tensor) -> Tensor:
@@ -184,12 +190,15 @@ class Episodic(nn.Module):
             changed += 1
         return changed
 
-    def _whole(self, query: Tensor, top: int, held: Held) -> Episodes:
+    def _whole(self, query: Tensor, top: int, held: Held, more: Added) -> Episodes:
         kind = query.dtype
-        bias = (held.bias.to(kind) - self.fading.to(kind) * held.age.to(kind))[None, None, None]
+        bias = held.bias.to(kind) - self.fading.to(kind) * held.age.to(kind)
+        if more:
+            pairs = zip(held.store.tolist(), held.ids.tolist(), strict=True)
+            bias = bias + torch.tensor([more.get(pair, 0.0) for pair in pairs], dtype=kind)
         keys, values = held.keys[None, None].to(kind), held.values[None, None].to(kind)
         asked = (query * self.sharpness.to(kind))[None, None]
-        reading = read(asked, keys, values, score=dot, bias=bias)
+        reading = read(asked, keys, values, score=dot, bias=bias[None, None, None])
         weights = reading.weights[:, :][0, 0]
         kept = weights.detach().topk(min(top, len(held)), dim=-1).indices
         shares = weights.gather(-1, kept)
@@ -209,12 +218,15 @@ class Episodic(nn.Module):
             reading,
         )
 
-    def _found(self, query: Tensor, top: int, where: Where | None, now: float) -> Episodes:
+    def _found(self, query: Tensor, top: int, where: Where | None, now: float, more: Added) -> Episodes:
         kind, rules = query.dtype, Rules(float(self.sharpness.detach()), float(self.fading.detach()), now)
         asked = query.detach().float().cpu().numpy()
-        each = [store.scan(asked, top=top, rules=rules, where=where) for store in self.stores]
+        each = [
+            _scan(store, asked, top, rules, where, {id: x for (owner, id), x in more.items() if owner == number})
+            for number, store in enumerate(self.stores)
+        ]
         found, owner = _together(each)
-        keys, values, bias, age = (x.to(kind) for x in self._of(found, owner, now))
+        keys, values, bias, age = (x.to(kind) for x in self._of(found, owner, now, more))
         many = (query * self.sharpness.to(kind))[:, None, None]
         added = (bias - self.fading.to(kind) * age)[:, None, None]
         reading = read(many, keys[:, None], values[:, None], score=dot, bias=added)
@@ -243,7 +255,7 @@ class Episodic(nn.Module):
             reading,
         )
 
-    def _of(self, found: Found, owner: np.ndarray, now: float) -> tuple[Tensor, ...]:
+    def _of(self, found: Found, owner: np.ndarray, now: float, more: Added) -> tuple[Tensor, ...]:
         """Keys [q, k, d], values [q, k, e], biases and ages [q, k] of the rows found; bias -inf where there is none."""
         (q, k), d = found.ids.shape, self.stores[0].width
         known: dict[tuple[int, int], Record] = {}
@@ -255,10 +267,40 @@ class Episodic(nn.Module):
         keys, values = np.zeros((q, k, d), np.float32), np.zeros((q, k, e), np.float32)
         bias, age = np.full((q, k), -np.inf), np.zeros((q, k))
         for i, j in zip(*np.nonzero(found.ids >= 0), strict=True):
-            one = known[int(owner[i, j]), int(found.ids[i, j])]
+            pair = (int(owner[i, j]), int(found.ids[i, j]))
+            one = known[pair]
             keys[i, j], values[i, j] = one.key, one.key if one.value is None else one.value
-            bias[i, j], age[i, j] = one.bias, (now - one.time) / DAY
+            bias[i, j], age[i, j] = one.bias + more.get(pair, 0.0), (now - one.time) / DAY
         return tuple(torch.from_numpy(x) for x in (keys, values, bias, age))
+
+
+def _scan(
+    store: Store, asked: np.ndarray, top: int, rules: Rules, where: Where | None, more: Mapping[int, float]
+) -> Found:
+    """A scan with something added to the logits of some rows: these are read apart, and the two reads are put together.
+
+    The mass that the rows had is taken out of all of it, and comes back with what was added.
+    """
+    found = store.scan(asked, top=top + len(more), rules=rules, where=where)
+    if not more:
+        return found
+    given = where or Where()
+    ids = tuple(id for id in more if given.ids is None or id in given.ids)
+    apart = store.scan(asked, top=max(1, len(ids)), rules=rules, where=replace(given, ids=ids))
+    raised = apart.logits + np.array([[more.get(int(id), 0.0) for id in row] for row in apart.ids])
+    was = np.logaddexp.reduce(apart.logits, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.where(np.isneginf(was), found.lse, found.lse + np.log1p(-np.exp(np.minimum(was - found.lse, 0.0))))
+    others = np.where(np.isin(found.ids, list(more)), -np.inf, found.logits)
+    all_ids = np.concatenate([np.where(np.isneginf(others), -1, found.ids), apart.ids], 1)
+    logits = np.concatenate([others, raised], 1)
+    order = np.stack([np.lexsort((i, -x))[:top] for i, x in zip(all_ids, logits, strict=True)])
+    return replace(
+        found,
+        ids=np.take_along_axis(all_ids, order, 1),
+        logits=np.take_along_axis(logits, order, 1),
+        lse=np.logaddexp(left, np.logaddexp.reduce(raised, 1)),
+    )
 
 
 def _together(each: Sequence[Found]) -> tuple[Found, np.ndarray]:
