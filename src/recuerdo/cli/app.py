@@ -12,10 +12,12 @@ from recuerdo.cli import (
     evaluate,
     look,
     marks,
+    memories,
     models,
     predict,
     profile,
     recipes,
+    remember,
     steer,
     teach,
     train,
@@ -40,8 +42,16 @@ app.command(name="profile", epilog=profile.EXAMPLES)(profile.profile)
 app.command(name="train", epilog=train.EXAMPLES)(train.train)
 app.command(name="evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(name="predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command(name="remember", epilog=remember.REMEMBER)(remember.remember)
+app.command(name="ask", epilog=remember.ASK)(remember.ask)
+app.command(name="correct", epilog=memories.HAND.format(verb="correct", more='"Bob has the key." '))(memories.correct)
+app.command(name="pin", epilog=memories.HAND.format(verb="pin", more=""))(memories.pin)
+app.command(name="boost", epilog=memories.HAND.format(verb="boost", more="--by 2 "))(memories.boost)
+app.command(name="mute", epilog=memories.HAND.format(verb="mute", more=""))(memories.mute)
+app.command(name="forget", epilog=memories.HAND.format(verb="forget", more=""))(memories.forget)
 app.command(name="demo")(demo.demo)
 app.add_typer(marks.app, name="marks")
+app.add_typer(memories.app, name="memories")
 app.add_typer(models.app, name="models")
 app.add_typer(recipes.app, name="recipes")
 

@@ -1,0 +1,119 @@
+"""`recuerdo remember`: keep texts in a memory. `recuerdo ask`: which of them answers?"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recuerdo.errors import InputError
+
+MemoryAt = Annotated[
+    Path, typer.Option("--memory", "-m", envvar="RECUERDO_MEMORY", help="The file of the memory.", show_default=True)
+]
+HERE = Path("memory.db")
+KINDS = (".txt", ".md")
+REMEMBER = """Examples:
+
+`recuerdo remember notes.txt`
+
+`recuerdo remember papers/ --tag reading --memory papers.db`
+
+`echo "Bob has the key of the library." | recuerdo remember -`
+"""
+ASK = """Examples:
+
+`recuerdo ask "Who has the key?"`
+
+`recuerdo ask "Who has the key?" --tag town --top 3 --json`
+"""
+
+
+def remember(
+    files: Annotated[list[Path], typer.Argument(help="Text files, folders of them, or - for standard input.")],
+    memory: MemoryAt = HERE,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag to find the texts by (repeatable).")] = None,
+    author: Annotated[str, typer.Option("--author", help="Who says so.")] = "",
+    encoder: Annotated[str, typer.Option("--encoder", help="The encoder of a new memory (default: minilm).")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a file.")] = False,
+) -> None:
+    """Keep texts in a memory, passage by passage. What is there already from the same file is not kept twice."""
+    texts = [(name, text) for one in files for name, text in _texts(one)]
+    if not texts:
+        raise InputError(f"there is no {' or '.join(KINDS)} file in {', '.join(map(str, files))}")
+    from recuerdo.cli.progress import progress_bar
+    from recuerdo.workbench.remembering import Memory
+
+    with progress_bar() as report, Memory(memory, encoder=encoder, progress=report) as kept:
+        for name, text in texts:
+            told = kept.remember(text, source=name, tags=tag or (), author=author, step=report)
+            if as_json:
+                print(json.dumps({"source": name, "ids": told.ids, "known": told.known, "same": told.same}))
+            else:
+                same = f", {len(told.same)} of them said by another row already (linked)" if told.same else ""
+                known = f"; {told.known} passages were there" if told.known else ""
+                print(f"{name or 'standard input'}: {len(told.ids)} passages kept{same}{known}")
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    memory: MemoryAt = HERE,
+    top: Annotated[int, typer.Option("--top", min=1, help="So many episodes.")] = 5,
+    hops: Annotated[int, typer.Option("--hops", min=1, help="Read so often; each look moves the question on.")] = 1,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only rows with this tag (repeatable).")] = None,
+    author: Annotated[str | None, typer.Option("--author", help="Only rows by this author.")] = None,
+    words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Which episodes answer a question: with their weights, and how much was not looked at."""
+    from recuerdo.cli.progress import progress_bar
+    from recuerdo.store.record import Where
+    from recuerdo.workbench.remembering import Memory
+
+    where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
+    if not memory.exists():
+        raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
+    with progress_bar() as report, Memory(memory, progress=report) as kept:
+        told = kept.ask(question, top=top, hops=hops, where=where, words=words)
+    if as_json:
+        print(json.dumps(told.as_json(), ensure_ascii=False))
+        return
+    for number, hop in enumerate(told.hops, 1):
+        if len(told.hops) > 1:
+            print(f"hop {number}")
+        for one in hop:
+            when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
+            about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
+            print(f"{100 * one.weight:5.1f} %  {one.sentence}")
+            print(f"         {about}" + (f"  also #{', #'.join(map(str, one.also))}" if one.also else ""))
+    if not any(told.hops):
+        print("nothing is there to be read")
+        return
+    print(
+        f"these hold {100 * told.covered:.1f} % of the attention; {told.looked} of {told.addressed} rows were looked at"
+    )
+
+
+def _hand(bias: float) -> str:
+    return "" if not bias else f"bias {bias:+g}"
+
+
+def _texts(path: Path) -> list[tuple[str, str]]:
+    """Name and text of a file, of the files of a folder, or of standard input."""
+    if str(path) == "-":
+        return [("", sys.stdin.read())]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in KINDS)
+        return [pair for file in files for pair in _texts(file)]
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if path.suffix.lower() not in KINDS:
+        raise InputError(
+            f"{path.name} is of a kind that cannot be read yet: give {' or '.join(KINDS)}, or - and a text"
+        )
+    try:
+        return [(str(path), path.read_text(encoding="utf-8"))]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): give a text file in UTF-8") from None

@@ -1,0 +1,290 @@
+"""A memory of texts: remember, ask, correct, pin, boost, mute, forget. `Memory` ties a store to an encoder.
+
+A text becomes passages, a passage one row: its key is the encoder's vector. A question reads the rows by attention;
+words that it shares with them (BM25) count as a bias in the same softmax.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from recuerdo.bridge.sentences import SentenceEncoder
+from recuerdo.errors import InputError
+from recuerdo.memory.episodic import Episodic
+from recuerdo.store.embedded import Embedded
+from recuerdo.store.record import Receipt, Record, Rows, Where
+from recuerdo.workbench.passages import passages, sentences_of
+from recuerdo.workbench.tags import PART, SAME, SOURCE, TEXT, mark, own, source_of
+
+SHARPNESS = 20.0  # of cosines
+WORDS = 0.6  # what a unit of BM25 adds to a logit
+PIN = 4.0  # what pinning adds to a logit
+TOGETHER = 64  # passages that are kept in one go
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What became of a text: the ids of its new rows, how many were known from the same source, and which of the new
+    ones say what another row says already: new id -> old id."""
+
+    ids: tuple[int, ...]
+    known: int
+    same: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A row that was read: its share of the softmax, the row, and the sentence of it that is most like the question."""
+
+    weight: float
+    record: Record
+    sentence: str
+    also: tuple[int, ...] = ()  # rows that say the same
+
+    @property
+    def source(self) -> str:
+        """Where it is from; empty where nobody said."""
+        return source_of(self.record.tags)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a question found: the episodes of each hop, best first; which share of the softmax over all rows addressed
+    they hold at the last hop; how many rows were looked at, of how many."""
+
+    question: str
+    hops: tuple[tuple[Episode, ...], ...]
+    covered: float
+    looked: int
+    addressed: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {
+            "question": self.question,
+            "hops": [
+                [
+                    {
+                        "id": one.record.id,
+                        "version": one.record.version,
+                        "weight": one.weight,
+                        "text": one.record.text,
+                        "sentence": one.sentence,
+                        "source": one.source,
+                        "tags": own(one.record.tags),
+                        "author": one.record.author,
+                        "time": one.record.time,
+                        "bias": one.record.bias if np.isfinite(one.record.bias) else None,
+                        "also": list(one.also),
+                    }
+                    for one in hop
+                ]
+                for hop in self.hops
+            ],
+            "covered": self.covered,
+            "looked": self.looked,
+            "addressed": self.addressed,
+        }
+
+
+class Memory:
+    """A memory of texts in one file, with an encoder: `with Memory("notes.db") as memory: memory.ask("Who …?")`.
+
+    `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. Raises StoreError
+    for a file that cannot be used, InputError for another encoder than the memory's own, and what the encoder raises.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        encoder: str = "",
+        read_only: bool = False,
+        progress: Callable[..., None] | None = None,
+    ):
+        self.path = Path(path)
+        self.store: Embedded
+        there = self.path.exists()
+        if there:
+            self.store = Embedded(self.path, read_only=read_only)
+        try:
+            made_by = self.store.notes().get("encoder") if there else None
+            if made_by and encoder and encoder != made_by:
+                raise InputError(f"{path} was made with the encoder {made_by}, not {encoder}: leave it away")
+            name = made_by or encoder or "minilm"
+            self.encoder = SentenceEncoder(name, progress=progress)
+            if not there:
+                self.store = Embedded(self.path, width=self.encoder.width, read_only=read_only)
+            self._same_encoder(name, new=made_by is None)
+        except BaseException:
+            if hasattr(self, "store"):
+                self.store.close()
+            raise
+        self.reader = Episodic(self.store, sharpness=SHARPNESS, move=_further)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    # ----------------------------------------------------------------------------------------------------- remembering
+
+    def remember(
+        self,
+        text: str,
+        *,
+        source: str = "",
+        tags: Sequence[str] = (),
+        author: str = "",
+        when: float | None = None,
+        step: Step | None = None,
+    ) -> Remembered:
+        """Keep a text, passage by passage. What was kept before from the same source is not kept twice, so a run that
+        was stopped may be repeated. A passage that another row already says word for word is kept and linked to that.
+
+        `when` is the time that it speaks of (seconds since 1970; None = now). Raises InputError for a text without a
+        word.
+        """
+        if own(tags) != list(tags):
+            raise InputError(f"tags that begin with {SAME}, {SOURCE}, {PART} or {TEXT} are the memory's own")
+        parts = passages(text)
+        if not parts:
+            raise InputError("there is no word to remember")
+        marks = [mark(source, part) for part in parts]
+        new = [i for i, mark in enumerate(marks) if marks.index(mark) == i]
+        if source:
+            new = [i for i in new if not len(self.store.ids(Where(tags=(PART + marks[i],))))]
+        ids: list[int] = []
+        same: dict[int, int] = {}
+        for first in range(0, len(new), TOGETHER):
+            some = new[first : first + TOGETHER]
+            texts = [parts[i] for i in some]
+            twins = [self._twin(one) for one in texts]
+            given = [
+                [
+                    *tags,
+                    *([SOURCE + source] if source else []),
+                    PART + marks[i],
+                    TEXT + mark("", parts[i]),
+                    *([] if twin is None else [f"{SAME}{twin}"]),
+                ]
+                for i, twin in zip(some, twins, strict=True)
+            ]
+            keys = self.encoder.encode(texts)
+            times = [time.time() if when is None else when] * len(some)
+            kept = self.store.append(Rows(keys, texts, tags=given, times=times, author=author)).tolist()
+            same |= {id: twin for id, twin in zip(kept, twins, strict=True) if twin is not None}
+            ids += kept
+            if step is not None:
+                step("remembering", first + len(some), len(new))
+        return Remembered(tuple(ids), len(parts) - len(new), same)
+
+    # ---------------------------------------------------------------------------------------------------------- asking
+
+    def ask(
+        self, question: str, *, top: int = 5, hops: int = 1, where: Where | None = None, words: float = WORDS
+    ) -> Asked:
+        """The episodes that answer a question. `words` is what a unit of BM25 adds to a logit; 0 = by meaning alone.
+
+        Rows that say the same word for word count as one episode, whose weight is theirs together. Raises InputError
+        for a question without a word.
+        """
+        if not sentences_of(question):
+            raise InputError("a question has at least one word")
+        ids, scores = self.store.matches(question, where=where) if words else (np.empty(0, np.int64), np.empty(0))
+        added = {int(id): words * float(x) for id, x in zip(ids, scores, strict=True)}
+        query = torch.from_numpy(self.encoder.encode([question]))
+        told = self.reader(query, hops=hops, top=2 * top, where=where, added=[added])
+        last = told[-1]
+        return Asked(
+            question,
+            tuple(
+                self._episodes(query[0].numpy(), self.reader.records(hop), hop.weights[0].tolist(), top) for hop in told
+            ),
+            float(last.covered[0]),
+            last.looked,
+            last.addressed,
+        )
+
+    def _episodes(
+        self, query: np.ndarray, records: list[Record], weights: list[float], top: int
+    ) -> tuple[Episode, ...]:
+        groups: dict[str, list[tuple[float, Record]]] = {}
+        for record, weight in zip(records, weights, strict=False):
+            groups.setdefault(record.text, []).append((weight, record))
+        found = []
+        for same in groups.values():
+            _, record = min(same, key=lambda pair: pair[1].id)
+            also = tuple(one.id for _, one in same if one.id != record.id)
+            found.append(Episode(sum(weight for weight, _ in same), record, self._carried(query, record.text), also))
+        return tuple(sorted(found, key=lambda one: -one.weight)[:top])
+
+    def _carried(self, query: np.ndarray, text: str) -> str:
+        """The sentence of a text that is most like the question."""
+        parts = sentences_of(text) or [text]
+        return parts[0] if len(parts) == 1 else parts[int((self.encoder.encode(parts) @ query).argmax())]
+
+    # ------------------------------------------------------------------------------------------------- a person's hand
+
+    def correct(self, id: int, text: str, *, author: str = "", reason: str = "") -> int:
+        """Put another text in the place of a row's, as its next version, whose number is returned; the old one is kept
+        in its history until the row is forgotten."""
+        if not sentences_of(text):
+            raise InputError("there is no word to remember")
+        old = self.store.get([id])[0]
+        tags = [tag for tag in old.tags if not tag.startswith((SAME, TEXT))] + [TEXT + mark("", text)]
+        row = Rows(self.encoder.encode([text]), [text], tags=[tags], times=[old.time], author=author)
+        return self.store.update(id, row, reason=reason)
+
+    def boost(self, ids: Sequence[int], amount: float, *, author: str = "", reason: str = "") -> None:
+        """Set what is added to the logits of rows; 0 takes back what was done to them."""
+        self.store.bias(ids, amount, author=author, reason=reason)
+
+    def pin(self, ids: Sequence[int], *, author: str = "", reason: str = "") -> None:
+        """Read rows far more than others: 4 is added to their logits, which multiplies their odds by 55."""
+        self.store.bias(ids, PIN, author=author, reason=reason)
+
+    def mute(self, ids: Sequence[int], *, author: str = "", reason: str = "") -> None:
+        """Never read rows, until they are boosted by 0."""
+        self.store.bias(ids, -np.inf, author=author, reason=reason)
+
+    def forget(self, ids: Sequence[int], *, author: str = "", reason: str = "") -> Receipt:
+        """Erase rows and all their versions, to the last byte within reach."""
+        return self.store.forget(ids, author=author, reason=reason)
+
+    # ----------------------------------------------------------------------------------------------- what is behind it
+
+    def _twin(self, text: str) -> int | None:
+        """The first row that says the same word for word."""
+        there = self.store.ids(Where(tags=(TEXT + mark("", text),)))
+        return int(there[0]) if len(there) else None
+
+    def _same_encoder(self, name: str, *, new: bool) -> None:
+        """Write down which encoder makes the keys, or see that it is the one that made them."""
+        probe = self.encoder.probe()
+        if new:
+            self.store.note("encoder", name)
+            self.store.note("probe", probe.tobytes().hex())
+            return
+        told = np.frombuffer(bytes.fromhex(self.store.notes().get("probe", "")), np.float32)
+        if told.shape != probe.shape or float(told @ probe) < 0.999:
+            raise InputError(
+                f"{self.path} was made with the encoder {name}, which gives other vectors now: "
+                "use the files that it was made with, or make another memory"
+            )
+
+
+def _further(query: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+    """The question of the next hop: what was asked and what was read, of length 1 as all keys are."""
+    return torch.nn.functional.normalize(query + mixed, dim=-1)
