@@ -229,7 +229,7 @@ def test_the_verbs_of_a_memory(run, tmp_path, encoder):
     told = run("remember", folder, "--encoder", encoder, "--tag", "town", "--author", "Ada")
     assert told.exit_code == 0, told.output
     assert "town.txt: 2 passages kept" in told.output
-    assert "0 passages kept; 2 passages were there" in run("remember", folder).output
+    assert "0 passages kept; 2 were there" in run("remember", folder).output
     assert "1 passages kept" in run("remember", "-", stdin="Ada leads it.").output
     told = run("ask", "Who has the key?")
     assert "Bob has the key." in told.output
@@ -261,9 +261,9 @@ def test_the_verbs_of_a_memory(run, tmp_path, encoder):
     [
         (["ask", "Who?"], "there is no memory memory.db: make one with `recuerdo remember FILE"),
         (["remember", "nowhere.txt"], "there is no file nowhere.txt"),
-        (["remember", "empty"], "there is no .txt or .md file in empty"),
-        (["remember", "a.pdf"], "a.pdf is of a kind that cannot be read yet"),
-        (["remember", "latin.txt"], "latin.txt cannot be read"),
+        (["remember", "empty"], "there is no file of a kind that can be read in empty: .txt, .md, .html"),
+        (["remember", "a.png"], "a.png is of a kind that cannot be read: give .txt, .md"),
+        (["remember", "latin.txt"], "latin.txt is not UTF-8 (byte 0): save it as UTF-8"),
         (["forget"], "say what to forget: numbers of rows, or --tag"),
         (["forget", "1", "--tag", "a"], "say what to forget: numbers of rows, or --tag"),
         (["mute", "3"], "there is no memory memory.db"),
@@ -272,7 +272,7 @@ def test_the_verbs_of_a_memory(run, tmp_path, encoder):
 )
 def test_errors_of_the_verbs(run, tmp_path, words, told):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    (tmp_path / "a.png").write_bytes(b"%PNG")
     (tmp_path / "latin.txt").write_bytes("Über".encode("latin-1"))
     got = run(*words)
     assert isinstance(got.exception, RecuerdoError), got.output

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,6 @@ MemoryAt = Annotated[
     Path, typer.Option("--memory", "-m", envvar="RECUERDO_MEMORY", help="The file of the memory.", show_default=True)
 ]
 HERE = Path("memory.db")
-KINDS = (".txt", ".md")
 REMEMBER = """Examples:
 
 `recuerdo remember notes.txt`
@@ -32,7 +32,10 @@ ASK = """Examples:
 
 
 def remember(
-    files: Annotated[list[Path], typer.Argument(help="Text files, folders of them, or - for standard input.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Files (txt, md, html, pdf, docx, csv, jsonl), folders of them, or - for standard input."),
+    ],
     memory: MemoryAt = HERE,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag to find the texts by (repeatable).")] = None,
     author: Annotated[str, typer.Option("--author", help="Who says so.")] = "",
@@ -40,21 +43,38 @@ def remember(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a file.")] = False,
 ) -> None:
     """Keep texts in a memory, passage by passage. What is there already from the same file is not kept twice."""
-    texts = [(name, text) for one in files for name, text in _texts(one)]
-    if not texts:
-        raise InputError(f"there is no {' or '.join(KINDS)} file in {', '.join(map(str, files))}")
     from recuerdo.cli.progress import progress_bar
+    from recuerdo.data.documents import READERS
     from recuerdo.workbench.remembering import Memory
 
+    found = [file for one in files for file in _files(one, READERS)]
+    if not found:
+        raise InputError(
+            f"there is no file of a kind that can be read in {', '.join(map(str, files))}: {', '.join(READERS)}"
+        )
+    failed = 0
     with progress_bar() as report, Memory(memory, encoder=encoder, progress=report) as kept:
-        for name, text in texts:
-            told = kept.remember(text, source=name, tags=tag or (), author=author, step=report)
+        for file in found:
+            try:
+                if str(file) == "-":
+                    told = kept.remember(sys.stdin.read(), tags=tag or (), author=author, step=report)
+                else:
+                    told = kept.remember_file(file, tags=tag or (), author=author, step=report)
+            except InputError as error:
+                if len(found) == 1:
+                    raise
+                failed += 1  # one bad file of a folder does not stop the others
+                print(f"recuerdo: {error}", file=sys.stderr)
+                continue
+            name = "" if str(file) == "-" else str(file)
             if as_json:
                 print(json.dumps({"source": name, "ids": told.ids, "known": told.known, "same": told.same}))
             else:
                 same = f", {len(told.same)} of them said by another row already (linked)" if told.same else ""
-                known = f"; {told.known} passages were there" if told.known else ""
+                known = f"; {told.known} were there" if told.known else ""
                 print(f"{name or 'standard input'}: {len(told.ids)} passages kept{same}{known}")
+    if failed:
+        raise typer.Exit(1)
 
 
 def ask(
@@ -100,20 +120,12 @@ def _hand(bias: float) -> str:
     return "" if not bias else f"bias {bias:+g}"
 
 
-def _texts(path: Path) -> list[tuple[str, str]]:
-    """Name and text of a file, of the files of a folder, or of standard input."""
+def _files(path: Path, kinds: Container[str]) -> list[Path]:
+    """The file itself, or those of a folder that can be read; nothing that a link leads to outside of the folder."""
     if str(path) == "-":
-        return [("", sys.stdin.read())]
+        return [path]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in KINDS)
-        return [pair for file in files for pair in _texts(file)]
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    if path.suffix.lower() not in KINDS:
-        raise InputError(
-            f"{path.name} is of a kind that cannot be read yet: give {' or '.join(KINDS)}, or - and a text"
-        )
-    try:
-        return [(str(path), path.read_text(encoding="utf-8"))]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): give a text file in UTF-8") from None
+        inside = path.resolve()
+        files = (file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in kinds)
+        return sorted(file for file in files if file.resolve().is_relative_to(inside))
+    return [path]

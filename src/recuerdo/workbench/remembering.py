@@ -5,7 +5,7 @@ words that it shares with them (BM25) count as a bias in the same softmax.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from recuerdo.bridge.sentences import SentenceEncoder
+from recuerdo.data.documents import documents
 from recuerdo.errors import InputError
 from recuerdo.memory.episodic import Episodic
 from recuerdo.store.embedded import Embedded
@@ -26,6 +27,17 @@ WORDS = 0.6  # what a unit of BM25 adds to a logit
 PIN = 4.0  # what pinning adds to a logit
 TOGETHER = 64  # passages that are kept in one go
 Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A text to be kept: where it is from, its tags and author, and the time it speaks of (seconds since 1970)."""
+
+    text: str
+    source: str = ""
+    tags: tuple[str, ...] = ()
+    author: str = ""
+    when: float | None = None
 
 
 @dataclass(frozen=True)
@@ -156,39 +168,68 @@ class Memory:
         `when` is the time that it speaks of (seconds since 1970; None = now). Raises InputError for a text without a
         word.
         """
-        if own(tags) != list(tags):
-            raise InputError(f"tags that begin with {SAME}, {SOURCE}, {PART} or {TEXT} are the memory's own")
-        parts = passages(text)
-        if not parts:
+        told = self.remember_all([Said(text, source, tuple(tags), author, when)], step=step)
+        if not told.ids and not told.known:
             raise InputError("there is no word to remember")
-        marks = [mark(source, part) for part in parts]
-        new = [i for i, mark in enumerate(marks) if marks.index(mark) == i]
-        if source:
-            new = [i for i in new if not len(self.store.ids(Where(tags=(PART + marks[i],))))]
+        return told
+
+    def remember_file(
+        self, path: Path, *, tags: Sequence[str] = (), author: str = "", step: Step | None = None
+    ) -> Remembered:
+        """Keep what a file says (`recuerdo.data.documents` reads it); a row knows the file and the page, row or line.
+
+        Raises InputError for a file that cannot be read.
+        """
+        said = (
+            Said(
+                one.text,
+                " ".join(filter(None, [str(path), one.part])),
+                (*tags, *one.tags),
+                one.author or author,
+                one.time,
+            )
+            for one in documents(path)
+        )
+        return self.remember_all(said, step=step)
+
+    def remember_all(self, said: Iterable[Said], *, step: Step | None = None) -> Remembered:
+        """Keep texts as `remember` does; some passages at a time are encoded and written, each such part as a whole."""
         ids: list[int] = []
         same: dict[int, int] = {}
-        for first in range(0, len(new), TOGETHER):
-            some = new[first : first + TOGETHER]
-            texts = [parts[i] for i in some]
-            twins = [self._twin(one) for one in texts]
-            given = [
-                [
-                    *tags,
-                    *([SOURCE + source] if source else []),
-                    PART + marks[i],
-                    TEXT + mark("", parts[i]),
-                    *([] if twin is None else [f"{SAME}{twin}"]),
-                ]
-                for i, twin in zip(some, twins, strict=True)
-            ]
-            keys = self.encoder.encode(texts)
-            times = [time.time() if when is None else when] * len(some)
-            kept = self.store.append(Rows(keys, texts, tags=given, times=times, author=author)).tolist()
-            same |= {id: twin for id, twin in zip(kept, twins, strict=True) if twin is not None}
-            ids += kept
+        known = 0
+        waiting: list[tuple[Said, str]] = []
+
+        def write() -> None:
+            if not waiting:
+                return
+            texts = [part for _, part in waiting]
+            twins = [self._twin(part) for part in texts]
+            tags = [_tags(one, part, twin) for (one, part), twin in zip(waiting, twins, strict=True)]
+            now = time.time()
+            times = [now if one.when is None else one.when for one, _ in waiting]
+            rows = Rows(self.encoder.encode(texts), texts, tags=tags, times=times, author=waiting[0][0].author)
+            kept = self.store.append(rows).tolist()
+            ids.extend(kept)
+            same.update({id: twin for id, twin in zip(kept, twins, strict=True) if twin is not None})
+            waiting.clear()
             if step is not None:
-                step("remembering", first + len(some), len(new))
-        return Remembered(tuple(ids), len(parts) - len(new), same)
+                step("remembering passages", len(ids), 0)
+
+        for one in said:
+            if own(one.tags) != list(one.tags):
+                raise InputError(f"tags that begin with {SAME}, {SOURCE}, {PART} or {TEXT} are the memory's own")
+            for part in dict.fromkeys(passages(one.text)):
+                if one.source and len(self.store.ids(Where(tags=(PART + mark(one.source, part),)))):
+                    known += 1
+                    continue
+                # A row's author is one for all that is written together, and a twin must be there to be found.
+                if waiting and (waiting[0][0].author != one.author or any(part == other for _, other in waiting)):
+                    write()
+                waiting.append((one, part))
+                if len(waiting) == TOGETHER:
+                    write()
+        write()
+        return Remembered(tuple(ids), known, same)
 
     # ---------------------------------------------------------------------------------------------------------- asking
 
@@ -288,3 +329,10 @@ class Memory:
 def _further(query: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
     """The question of the next hop: what was asked and what was read, of length 1 as all keys are."""
     return torch.nn.functional.normalize(query + mixed, dim=-1)
+
+
+def _tags(said: Said, part: str, twin: int | None) -> list[str]:
+    """The tags of a passage: those of people, and the memory's own."""
+    source = [SOURCE + said.source] if said.source else []
+    same = [] if twin is None else [f"{SAME}{twin}"]
+    return [*said.tags, *source, PART + mark(said.source, part), TEXT + mark("", part), *same]
