@@ -72,7 +72,7 @@ class Embedded:
         self._check_widths(rows)
         if not len(rows):
             return np.empty(0, np.int64)
-        with self._session.writing():
+        with self._session.writing(only_rows=True):
             first = self._index.state.places
             self._keep(rows, first, [(first + i, 1) for i in range(len(rows))])
         return np.arange(first, first + len(rows))

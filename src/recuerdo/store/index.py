@@ -4,8 +4,10 @@ It follows the database: whatever this or another process changed is taken over 
 changes. Columns that cannot be trusted are made again from the bodies; where nothing may be written, in memory.
 """
 
+import hashlib
 import os
 import sqlite3
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,11 +37,23 @@ class State:
 
     @classmethod
     def read(cls, db: sqlite3.Connection) -> "State":
-        """As it is in the database now. Raises StoreError for an empty one."""
-        told = db.execute("SELECT generation, width, value_width, places, change, token FROM state").fetchone()
+        """As it is in the database now. Raises StoreError for an empty one.
+
+        New rows change nothing but the bodies, so that keeping a row costs little: the number of places and the token
+        come from the last body. `state` has the least number of places, for when that body is erased.
+        """
+        told = db.execute("SELECT generation, width, value_width, places, change FROM state").fetchone()
         if told is None:
             raise StoreError("the memory has no state: it was not made by recuerdo, or is damaged")
-        return cls(*told)
+        generation, width, value_width, places, change = told
+        last = db.execute("SELECT place, written FROM bodies ORDER BY place DESC LIMIT 1").fetchone() or (-1, 0.0)
+        places = max(places, last[0] + 1)
+        return cls(generation, width, value_width, places, change, token_of(change, places, last[1]))
+
+
+def token_of(change: int, places: int, written: float) -> bytes:
+    """What a database with these changes and this last body is known by, 16 bytes."""
+    return hashlib.blake2b(struct.pack("<qqd", change, places, written), digest_size=16).digest()
 
 
 @dataclass
@@ -95,7 +109,7 @@ class Index:
         now = State.read(self.db)
         if now.generation != self.state.generation:
             self.load()
-        elif now.change != self.state.change:
+        elif now.token != self.state.token:
             since, self.state = self.state.change, now
             self._take(since)
             for name, column in list(self.columns.items()):
@@ -104,8 +118,9 @@ class Index:
                 elif not self.write and not column.current:  # another process has made it anew
                     self.columns[name] = self._open(name)
 
-    def changed(self, since: int) -> None:
-        """Take over what this process itself has committed after a change."""
+    def changed(self, since: int, now: State) -> None:
+        """Take over what this process itself has committed after a change: the state is `now`."""
+        self.state = now
         self._take(since)
 
     def _take(self, since: int) -> None:

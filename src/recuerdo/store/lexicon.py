@@ -16,7 +16,8 @@ TEMPORARY = """CREATE VIRTUAL TABLE IF NOT EXISTS temp.later USING fts5(text, co
 
 def behind(db: sqlite3.Connection) -> tuple[int, int]:
     """From which place to which the index lacks what is there."""
-    return db.execute("SELECT indexed, places FROM state").fetchone()
+    last = "(SELECT coalesce(max(place), -1) + 1 FROM bodies)"
+    return db.execute(f"SELECT min(indexed, {last}), {last} FROM state").fetchone()
 
 
 def catch_up(db: sqlite3.Connection) -> bool:

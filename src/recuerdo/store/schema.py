@@ -1,6 +1,7 @@
 """The tables of the embedded store, and what connects to them.
 
-state   one row: version of the schema, generation, widths, places given, changes made, token of the last change
+state   one row: version of the schema, generation, widths, the least number of places, changes other than new rows,
+        how many places are in the index of words
 bodies  every version of every row, by the place that it has in the columns; places rise and are never used again
 rows    only what differs from "id = place, first version, bias 0": corrected, boosted and forgotten rows
 old     places that are no longer read: older versions, and what was forgotten
@@ -8,6 +9,8 @@ labels  tags and authors, by which rows are filtered
 hands   who changed what by hand, when and why
 copies  snapshots, which `forget` has to reach
 wiped   places whose bytes in the columns are still to be overwritten after a forget
+notes   small facts, such as which encoder makes the keys
+words   the index of the texts (FTS5), which is brought up to date when it is asked
 """
 
 import os
@@ -21,7 +24,7 @@ SCHEMA = 1
 NAME = 0x52434442  # application_id: "RCDB"
 TABLES = """
 CREATE TABLE state(one INTEGER PRIMARY KEY CHECK(one = 1), schema INTEGER, generation BLOB, width INTEGER,
-    value_width INTEGER, places INTEGER, change INTEGER, token BLOB, indexed INTEGER);
+    value_width INTEGER, places INTEGER, change INTEGER, indexed INTEGER);
 CREATE TABLE bodies(place INTEGER PRIMARY KEY, id INTEGER NOT NULL, version INTEGER NOT NULL, time REAL NOT NULL,
     written REAL NOT NULL, author TEXT NOT NULL, tags TEXT NOT NULL, text TEXT NOT NULL, key BLOB NOT NULL, value BLOB);
 CREATE TABLE rows(id INTEGER PRIMARY KEY, place INTEGER, version INTEGER NOT NULL, bias REAL NOT NULL,
@@ -101,8 +104,8 @@ def create(db: sqlite3.Connection, width: int, value_width: int) -> None:
             for statement in TABLES.split(";\n"):
                 if statement.strip():
                     db.execute(statement)
-            first = (SCHEMA, os.urandom(16), width, value_width, 0, 0, os.urandom(16), 0)
-            db.execute("INSERT INTO state VALUES(1, ?, ?, ?, ?, ?, ?, ?, ?)", first)
+            first = (SCHEMA, os.urandom(16), width, value_width, 0, 0, 0)
+            db.execute("INSERT INTO state VALUES(1, ?, ?, ?, ?, ?, ?, ?)", first)
             if sqlite3.sqlite_version_info >= (3, 42):
                 db.execute("INSERT INTO words(words, rank) VALUES('secure-delete', 1)")
             db.execute(f"PRAGMA application_id = {NAME}")

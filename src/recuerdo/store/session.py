@@ -1,6 +1,5 @@
 """An open embedded store: the connection, what is held of it in memory, and how one reads and writes."""
 
-import os
 import sqlite3
 import threading
 import time
@@ -13,7 +12,7 @@ import numpy as np
 from recuerdo.errors import InputError, StoreError
 from recuerdo.store import schema
 from recuerdo.store.column import Column
-from recuerdo.store.index import Index
+from recuerdo.store.index import Index, State
 
 TRIES = 5  # how often what was erased is tried to be brought to the disk while others read
 
@@ -61,8 +60,11 @@ class Session:
             yield
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """One transaction: all that is done inside, or nothing; afterwards it is on the disk."""
+    def writing(self, *, only_rows: bool = False) -> Iterator[None]:
+        """One transaction: all that is done inside, or nothing; afterwards it is on the disk.
+
+        `only_rows`: nothing but new rows is written inside.
+        """
         if self.read_only:
             raise StoreError(f"{self.path} was opened to be read only: open it for writing")
         with self.lock, self.telling():
@@ -72,12 +74,13 @@ class Session:
                 columns = self.index.written()
                 state = self.index.state
                 before, since = state.token, state.change
-                state.change, state.token = since + 1, os.urandom(16)
+                state.change += not only_rows
                 yield
-                told = (state.places, state.change, state.token)
-                self.db.execute("UPDATE state SET places = ?, change = ?, token = ?", told)
+                if not only_rows:
+                    self.db.execute("UPDATE state SET places = ?, change = ?", (state.places, state.change))
+                after = State.read(self.db)
                 for column in columns.values():
-                    column.mark(before, state.token)
+                    column.mark(before, after.token)
                 self.db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -85,7 +88,7 @@ class Session:
                 with suppress(sqlite3.Error, OSError, StoreError):  # what is told is what went wrong first
                     self.index.load()
                 raise
-            self.index.changed(since)
+            self.index.changed(since, after)
 
     def finish_wiping(self) -> list[str]:
         """Overwrite in the columns what was forgotten, and empty the WAL: what could not be done, in words."""
