@@ -14,6 +14,7 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ MAGIC, VERSION, HEADER = b"RECUERDO", 1, 4096
 LAYOUT = struct.Struct("<8sII16s16s16sQ16s")  # magic, version, bytes a row, generation, two tokens, synced, boot
 CRC = struct.Struct("<I")
 NOTHING = bytes(16)
+ROOM = 2**18  # bytes of zeros behind the last row
 
 
 @dataclass
@@ -49,6 +51,7 @@ class _Head:
         return cls(row, generation, before, token, synced, boot) if (magic, version) == (MAGIC, VERSION) else None
 
 
+@cache
 def boot_number() -> bytes:
     """A number of this run of the machine; of zeros where the system does not tell."""
     try:
@@ -67,7 +70,8 @@ class Column:
         self.path, self.dtype, self.width, self.generation = path, np.dtype(dtype), width, generation
         self.row = self.dtype.itemsize * width
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT if write else os.O_RDONLY, 0o600)
-        self._node = os.fstat(self._fd).st_ino
+        self._name, self._node = os.fspath(path), os.fstat(self._fd).st_ino
+        self._size = os.fstat(self._fd).st_size
         self._map: mmap.mmap | None = None
         self._rows = np.empty((0, width), self.dtype)
         self._head = _Head(self.row, generation, NOTHING, NOTHING, 0, NOTHING)
@@ -76,7 +80,7 @@ class Column:
     def current(self) -> bool:
         """Whether the file under this name is still the one that is open."""
         try:
-            return os.stat(self.path).st_ino == self._node
+            return os.stat(self._name).st_ino == self._node
         except OSError:
             return False
 
@@ -99,6 +103,10 @@ class Column:
         while data:
             done = os.pwrite(self._fd, data, at)
             data, at = data[done:], at + done
+        if at > self._size:  # room for the next rows: a file that grows with each makes the disk wait for its size
+            self._size = max(at, os.fstat(self._fd).st_size)
+            if at == self._size:
+                self._size += os.pwrite(self._fd, bytes(ROOM), at)
 
     def wipe(self, places: np.ndarray) -> None:
         """Write zeros over rows, on the disk."""

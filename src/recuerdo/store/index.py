@@ -42,13 +42,14 @@ class State:
         New rows change nothing but the bodies, so that keeping a row costs little: the number of places and the token
         come from the last body. `state` has the least number of places, for when that body is erased.
         """
-        told = db.execute("SELECT generation, width, value_width, places, change FROM state").fetchone()
+        last = "SELECT place, written FROM bodies ORDER BY place DESC LIMIT 1"
+        query = "SELECT generation, width, value_width, places, change, last.place, last.written FROM state"
+        told = db.execute(f"{query} LEFT JOIN ({last}) AS last").fetchone()
         if told is None:
             raise StoreError("the memory has no state: it was not made by recuerdo, or is damaged")
-        generation, width, value_width, places, change = told
-        last = db.execute("SELECT place, written FROM bodies ORDER BY place DESC LIMIT 1").fetchone() or (-1, 0.0)
-        places = max(places, last[0] + 1)
-        return cls(generation, width, value_width, places, change, token_of(change, places, last[1]))
+        generation, width, value_width, places, change, place, written = told
+        places = max(places, -1 if place is None else place + 1)
+        return cls(generation, width, value_width, places, change, token_of(change, places, written or 0.0))
 
 
 def token_of(change: int, places: int, written: float) -> bytes:
@@ -102,16 +103,19 @@ class Index:
             self.take_over()
         finally:
             self.db.execute("COMMIT")
-        self._version = version
 
     def take_over(self) -> None:
         """The same inside of a transaction."""
+        version = self.db.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._version:
+            return
+        self._version = version
         now = State.read(self.db)
         if now.generation != self.state.generation:
             self.load()
         elif now.token != self.state.token:
             since, self.state = self.state.change, now
-            self._take(since)
+            self._take(since if now.change != since else None)
             for name, column in list(self.columns.items()):
                 if isinstance(column, InMemory):
                     column.held = np.concatenate([column.held, *self._parts(name, len(column.held))])
@@ -121,12 +125,12 @@ class Index:
     def changed(self, since: int, now: State) -> None:
         """Take over what this process itself has committed after a change: the state is `now`."""
         self.state = now
-        self._take(since)
+        self._take(since if now.change != since else None)
 
-    def _take(self, since: int) -> None:
-        """Ids and biases of the places that were changed after a change."""
+    def _take(self, since: int | None) -> None:
+        """Ids and biases of the places that were changed after a change; None = there are only new rows."""
         self._grow(self.state.places)
-        if since >= 0 and not self._touched(since):
+        if since is None:
             return
         for place, id in self.db.execute("SELECT place, id FROM old WHERE change > ?", (since,)):
             self.ids[place], self.alive[place] = id, False
@@ -135,11 +139,6 @@ class Index:
             self.ids[place], self.bias[place] = id, bias
         n = self.state.places
         self.even = bool(self.alive[:n].all()) and not self.bias[:n].any()
-
-    def _touched(self, since: int) -> bool:
-        """Whether anything but new rows came after a change."""
-        query = "SELECT EXISTS(SELECT 1 FROM old WHERE change > ?) OR EXISTS(SELECT 1 FROM rows WHERE change > ?)"
-        return bool(self.db.execute(query, (since, since)).fetchone()[0])
 
     def _grow(self, n: int) -> None:
         """Room for n places; the new ones are rows of their own. Arrays grow by half, so that one row costs little."""
