@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,19 @@ def test_a_reader_sees_what_is_written_and_made_again_meanwhile(path):
             store.append(rows(1, seed=8))
             assert second.ids().tolist() == store.ids().tolist() == [1, 2, 3, 4, 5, 6, 7]
             assert second.check() == store.check() == []
+
+
+def test_ids_that_are_too_far_apart_are_not_adopted(path):
+    with Embedded(path, width=D) as store:
+        store.append(rows(2))
+        one = store.get([0])[0]
+        for id in (10**9, 50_000):
+            with pytest.raises(InputError, match="are too far apart to be kept: append the rows as new ones"):
+                store.adopt([replace(one, id=id)])
+        store.adopt([replace(one, id=5000)])
+        assert store.ids().tolist() == [0, 1, 5000]
+        assert store.append(rows(1, seed=3)).tolist() == [5001]
+        assert store.check() == []
 
 
 # --------------------------------------------------------------------------------------------------------- other writers

@@ -108,7 +108,7 @@ class Embedded:
         with self._session.writing():
             state = self._index.state
             low, high = min(versions, default=state.places), max(versions, default=-1) + 1
-            if high - low > SPARSE * len(versions) + SPARSE_FREE:
+            if high - state.places > SPARSE * len(versions) + SPARSE_FREE:
                 raise InputError(
                     f"ids from {low} to {high - 1} are too far apart to be kept: append the rows as new ones"
                 )

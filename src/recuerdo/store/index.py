@@ -133,7 +133,7 @@ class Index:
         if since is None:
             return
         for place, id in self.db.execute("SELECT place, id FROM old WHERE change > ?", (since,)):
-            self.ids[place], self.alive[place] = id, False
+            self.ids[place], self.alive[place], self.bias[place] = id, False, 0.0
         told = self.db.execute("SELECT place, id, bias FROM rows WHERE change > ? AND place IS NOT NULL", (since,))
         for place, id, bias in told:
             self.ids[place], self.bias[place] = id, bias

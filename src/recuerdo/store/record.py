@@ -64,7 +64,8 @@ class Rows:
 class Record:
     """A row as it stands in the store, or stood there as an older version.
 
-    `time` is the time it speaks of, `written` when it was written; `bias` is added to its logit by a person's hand.
+    `time` is the time it speaks of, `written` when it was written; `bias` is added to its logit by a person's hand, and
+    0 for older versions, which are never read.
     """
 
     id: int

@@ -6,6 +6,7 @@ from recuerdo.errors import InputError
 
 MORE = 16  # rows beyond the wanted that are worked out exactly: in float32 they may stand in the wrong order
 PART = 16_384  # rows at once: their logits stay in the processor's cache
+BLOCK = 1024  # rows in one product of several queries: what BLAS multiplies fastest
 
 
 def best(
@@ -18,16 +19,16 @@ def best(
     """
     q, n = len(queries), len(keys)
     with np.errstate(over="ignore"):  # told below
-        short = queries.astype(np.float32)
+        short = np.ascontiguousarray(queries.T, dtype=np.float32)
     high, mass = np.full(q, -np.inf), np.zeros(q)
     kept: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(q)]
     floor = np.full(q, -np.inf, np.float32)  # the least logit that is still among the best
+    room, work = (np.empty((q, min(n, PART)), np.float32) for _ in range(2))  # once: new pages are dear
     for first in range(0, n, PART):
         part = keys[first : first + PART]
-        with np.errstate(over="ignore", invalid="ignore"):
-            logits = (part @ short[0])[None] if q == 1 else short @ part.T
+        logits = _products(part, short, room[:, : len(part)])
         if extra is not None:
-            logits = logits + extra[first : first + PART]
+            logits += extra[first : first + PART]
         peak = logits.max(1).astype(np.float64)
         if not (peak < np.inf).all():
             raise InputError("the logits overflow: lower the sharpness, or make keys and queries shorter")
@@ -37,7 +38,8 @@ def best(
             continue
         base = np.where(there, new, 0.0)
         with np.errstate(under="ignore"):
-            now = np.exp(logits - base[:, None].astype(np.float32)).sum(1, dtype=np.float64)
+            shares = np.subtract(logits, base[:, None].astype(np.float32), out=work[:, : len(part)])
+            now = np.exp(shares, out=shares).sum(1, dtype=np.float64)
             mass = mass * np.exp(np.where(np.isfinite(high), high, -np.inf) - base) + now
         high = new
         for i in np.flatnonzero(peak > floor).tolist():
@@ -59,6 +61,15 @@ def best(
             places[i, : len(order)], exact[i, : len(order)] = found[order], logits[order]
     with np.errstate(divide="ignore"):
         return places, exact, high + np.log(mass)
+
+
+def _products(part: np.ndarray, short: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Keys [c, d] and queries [d, q] -> their products in `out` [q, c]."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        for at in range(0, len(part), BLOCK if len(out) > 1 else PART):
+            block = part[at : at + BLOCK] if len(out) > 1 else part
+            out[:, at : at + len(block)] = (block @ (short if len(out) > 1 else short[:, 0])).T
+    return out
 
 
 def _first(kept: list[tuple[np.ndarray, np.ndarray]], most: int) -> list[tuple[np.ndarray, np.ndarray]]:
