@@ -26,7 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "web/README.md"]
 MODELS = ("smollm2", "minilm")
-LOADING = tuple(f"recuerdo {verb}" for verb in ("look", "compare", "steer", "truth", "profile", "teach", "demo", "remember", "ask", "correct"))
+LOADING = tuple(
+    f"recuerdo {verb}"
+    for verb in ("look", "compare", "steer", "truth", "profile", "teach", "demo", "remember", "ask", "correct")
+)
 SEPARATORS = {"|", "&&", ";"}
 
 

@@ -1,9 +1,10 @@
 """One collection of a Qdrant cluster: points in and out, filters, and what goes wrong told in our words.
 
-The only file that knows the client. In its in-process mode (tests, first steps) the engine has no payload indexes and no
-search parameters; everything else is the same.
+The only file that knows the client. In its in-process mode (tests, first steps) the engine has no payload indexes and
+no search parameters; everything else is the same.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +18,16 @@ try:
     from qdrant_client import QdrantClient, models
     from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+    from qdrant_client.models import Condition, Filter
 except ImportError:
     raise StoreError("a memory in a cluster needs qdrant-client: pip install 'recuerdo[cluster]'") from None
 
-Filter, Condition = models.Filter, models.Condition
 OLDEST = (1, 16)  # older servers ignore the condition of a conditional write
 PAGE = 4_000_000  # bytes of one page of points, about
 MOST = 10_000  # points on one page
 PART = (256, 8_000_000)  # points, and bytes, of one request that writes; the server takes 32 MB
 MANY = 64  # questions in one request
+NEAR = ("localhost", "127.0.0.1", "::1")  # this machine
 WORDS = 300  # characters of what the engine says that are told
 
 
@@ -50,8 +52,13 @@ def connect(url: str | None, api_key: str | None, timeout: int) -> QdrantClient:
         raise InputError("a cluster has an address such as https://cluster.example:6333")
     if parts.username or parts.password or parts.query:
         raise InputError("the address of a cluster holds no name, key or question: give the key as api_key")
-    # The client's own look at the version only warns; ours is in `Engine.fits`.
-    return QdrantClient(url=url, api_key=api_key, timeout=timeout, check_compatibility=False)
+    if api_key and parts.scheme == "http" and parts.hostname not in NEAR:
+        raise InputError("a key is sent over https only: give an https address, or a client of your own")
+    with warnings.catch_warnings():
+        # It warns of a key over http also where nobody else can listen.
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+        # Its own look at the version only warns; ours is in `Engine.fits`.
+        return QdrantClient(url=url, api_key=api_key, timeout=timeout, check_compatibility=False)
 
 
 # -------------------------------------------------------------------------------------------------------------- filters
@@ -60,6 +67,11 @@ def connect(url: str | None, api_key: str | None, timeout: int) -> QdrantClient:
 def both(must: Iterable[Condition], but: Iterable[Condition] = ()) -> Filter:
     """All of these conditions, and none of those."""
     return Filter(must=list(must), must_not=list(but))
+
+
+def either(*some: Condition) -> Condition:
+    """One of these conditions at least."""
+    return Filter(should=list(some))
 
 
 def equals(name: str, value: str | int | bool) -> Condition:
@@ -109,7 +121,7 @@ class Engine:
         return bool(self._ask("collection_exists"))
 
     def create(self, widths: dict[str, int], indexes: dict[str, str], shards: int, *, words: bool) -> None:
-        """Make it, with vectors of these widths; only the first ones are searched. Another may have made it just now."""
+        """Make it, with vectors of these widths, the first of which are searched; another may have made it just now."""
         vectors = {
             name: models.VectorParams(
                 size=width,
@@ -178,15 +190,34 @@ class Engine:
         found = self._ask("retrieve", ids=[id], with_payload=True, with_vectors=False, **self._agreed())
         return _point(found[0]) if found else None
 
+    def keys(self, ids: Sequence[str], name: str, width: int) -> dict[str, np.ndarray]:
+        """The vectors of points by their numbers; a point that is gone is left out."""
+        found: dict[str, np.ndarray] = {}
+        together = max(1, PAGE // (12 * width))
+        for i in range(0, len(ids), together):
+            some = list(ids[i : i + together])
+            told = self._ask("retrieve", ids=some, with_payload=False, with_vectors=[name], **self._agreed())
+            found |= {str(one.id): np.array(one.vector[name], np.float32) for one in told}
+        return found
+
     def count(self, which: Filter) -> int:
         """How many points a filter lets through, exactly."""
         return int(self._ask("count", count_filter=which, exact=True).count)
 
     def pages(
-        self, which: Filter, *, payload: bool | list[str] = True, vectors: Sequence[str] = (), width: int = 0
+        self,
+        which: Filter,
+        *,
+        payload: bool | list[str] = True,
+        vectors: Sequence[str] = (),
+        width: int = 0,
+        most: int = MOST,
     ) -> Iterator[list[Point]]:
-        """All points that a filter lets through by their numbers, some at a time. `width`: numbers of their vectors."""
-        limit, after = min(MOST, max(1, PAGE // (12 * width + (256 if payload is not True else 1024)))), None
+        """All points that a filter lets through by their numbers, at most so many at a time.
+
+        `width`: how many numbers their vectors have together, by which pages are kept small.
+        """
+        limit, after = min(most, max(1, PAGE // (12 * width + (256 if payload is not True else 1024)))), None
         while True:
             found, after = self._ask(
                 "scroll",

@@ -14,7 +14,8 @@ class Store(Protocol):
 
     What returned is kept: a write is on the disk when its call comes back. Ids are given by the store, rise, and are
     never used again. Whatever goes wrong is a StoreError that says what to do; what a person handed over and cannot be
-    used is an InputError; after either the store is as it was before the call.
+    used is an InputError; after either the store is as it was before the call. Only where a server fell silent while it
+    decided, the change may have been made as a whole, and the error says so.
     """
 
     @property
@@ -81,7 +82,10 @@ class Store(Protocol):
         ...
 
     def forget(self, ids: Ids, *, author: str = "", reason: str = "") -> Receipt:
-        """Erase rows and all their versions: afterwards their bytes are nowhere within reach of the store."""
+        """Erase rows and all their versions: afterwards their bytes are nowhere within reach of the store.
+
+        What is out of reach, such as the log and the backups of a server, is named in the receipt's `owed`.
+        """
         ...
 
     def snapshot(self, path: Path) -> Path:
