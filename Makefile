@@ -24,6 +24,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/steer.py --quick
 	$(BIN)/python benchmarks/truth.py --quick
 	$(BIN)/python benchmarks/memory.py --quick
+	$(BIN)/python benchmarks/store.py --quick
 
 web:
 	cd web && npm ci && npm run build

@@ -293,10 +293,9 @@ class Engine:
         try:
             return call(**given)
         except Exception as error:
-            words = self._words(error)
             if self._secret and self._secret in f"{error!r} {error}":
-                raise StoreError(words) from None
-            raise StoreError(words) from error
+                raise StoreError(self._words(error)) from None
+            raise StoreError(self._words(error)) from error
 
     def _words(self, error: Exception) -> str:
         code = error.status_code if isinstance(error, UnexpectedResponse) else None

@@ -185,9 +185,9 @@ class Session:
                 break
             except psycopg.Error as error:
                 if last or not self._db.closed:
-                    told = server_sql.words(self.name, error, lost=self._db.closed)
+                    lost = self._db.closed
                     self._db.close()
-                    raise StoreError(told) from error
+                    raise StoreError(server_sql.words(self.name, error, lost=lost)) from error
             except BaseException:
                 self._db.close()
                 raise
