@@ -355,7 +355,7 @@ def finds_all_but(store, id):
 
 
 def test_a_reader_in_the_middle_keeps_the_bytes_and_the_receipt_says_so(path):
-    with Embedded(path, width=D) as store:
+    with Embedded(path, width=D, wait=0.2) as store:
         id, marks = secret(store)
         with sqlite3.connect(path, isolation_level=None) as other:
             other.execute("BEGIN")

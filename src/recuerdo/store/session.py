@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +12,6 @@ from recuerdo.errors import InputError, StoreError
 from recuerdo.store import schema
 from recuerdo.store.column import Column
 from recuerdo.store.index import Index, State
-
-TRIES = 5  # how often what was erased is tried to be brought to the disk while others read
 
 
 class Session:
@@ -100,11 +97,9 @@ class Session:
             for column in self.index.written().values():
                 column.wipe(places)
             self.db.execute("DELETE FROM wiped")
-        for attempt in range(TRIES):
-            busy = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            if not busy:
-                return []
-            time.sleep(0.05 * attempt)
+        busy = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # waits as long as a second writer does
+        if not busy:
+            return []
         return [f"{self.path}-wal is in use by a reader: what was forgotten is in it until that one ends"]
 
     def close(self) -> None:
