@@ -126,7 +126,8 @@ def test_the_live_line_of_a_terminal(here, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to a process")
-def test_ctrl_c_saves_and_says_how_to_go_on(here):
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_saves_and_says_how_to_go_on(here, sent):
     words = ["train", "points.toml", "--set", "train.steps=100000", "--set", "train.every=0", "--out", "long", "--json"]
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from recuerdo.cli.app import main; main()"
     child = subprocess.Popen(
@@ -135,7 +136,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(here):
     )  # fmt: skip
     assert child.stdout is not None
     lines = [json.loads(child.stdout.readline()) for _ in range(20)]
-    child.send_signal(signal.SIGINT)
+    child.send_signal(getattr(signal, sent))
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
     told = re.search(r"stopped after step (\d+), which is saved; go on with: recuerdo train long", err)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -74,7 +76,11 @@ def _run(recipe: Any, folder: Path, seed: int, as_json: bool) -> None:
     quiet = _rank() > 0
     last: Any = None
     try:
-        with closing(run(recipe, folder, seed=seed)) as events, live(recipe.steps, folder, as_json or quiet) as show:
+        with (
+            terminated_as_stopped(),
+            closing(run(recipe, folder, seed=seed)) as events,
+            live(recipe.steps, folder, as_json or quiet) as show,
+        ):
             for event in events:
                 last = event
                 if as_json and not quiet:
@@ -88,6 +94,23 @@ def _run(recipe: Any, folder: Path, seed: int, as_json: bool) -> None:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in list(last.numbers.items())[:4])
         print(f"{folder}: best after step {last.best} ({numbers}); {_clock(last.seconds)}")
         print(f"next: recuerdo evaluate {folder}")
+
+
+@contextmanager
+def terminated_as_stopped() -> Iterator[None]:
+    """Inside the block SIGTERM, which a machine that goes down sends, is a Ctrl-C: the last whole step is saved."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only that one hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
