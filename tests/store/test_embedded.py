@@ -2,11 +2,12 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
-import stat
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_a_cache_that_was_changed_in_the_middle_is_noticed_and_can_be_made_again
         file.write(rows(1, seed=9).keys.tobytes())
     with Embedded(path) as store:
         with pytest.raises(
-            StoreError, match="notes.db-keys is not what .*notes.db says: run `recuerdo memories rebuild"
+            StoreError, match="notes.db-keys is not what .*notes.db says: run `recuerdo memories rebuild --memory"
         ):
             store.scan(rows(1, seed=9).keys, top=1)
         assert store.check() == [f"{path}-keys differs from the database in 1 parts of 4096 rows"]
@@ -263,19 +264,35 @@ def test_a_full_disk_is_told_and_changes_nothing(path, monkeypatch):
         assert store.check() == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_disk_that_cannot_be_written(path):
-    made(path)
-    for file in path.parent.iterdir():
-        file.chmod(stat.S_IRUSR)
-    path.parent.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    try:
-        with Embedded(path, read_only=True) as store:
-            assert finds(store, 5)
-        with pytest.raises(StoreError, match="cannot be written"):
-            Embedded(path).append(rows(1))
-    finally:
-        path.parent.chmod(stat.S_IRWXU)
+@pytest.fixture
+def locked():
+    """A folder that can be made one that may only be read, also for root, who becomes nobody meanwhile."""
+    folder = Path(tempfile.mkdtemp())
+    files, before = folder / "inside", os.geteuid()
+    files.mkdir()
+
+    def lock():
+        for file in (*files.iterdir(), files):
+            file.chmod(0o555 if file.is_dir() else 0o444)
+        folder.chmod(0o755)
+        if before == 0:
+            os.seteuid(65534)
+        return files
+
+    yield files, lock
+    os.seteuid(before)
+    files.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_disk_that_cannot_be_written(locked):
+    files, lock = locked
+    path = made(files / "notes.db")
+    assert not os.access(lock(), os.W_OK, effective_ids=True)
+    with Embedded(path, read_only=True) as store:
+        assert finds(store, 5)
+    with pytest.raises(StoreError, match="cannot be written"):
+        Embedded(path).append(rows(1))
 
 
 def test_a_database_that_is_damaged_is_told(path):

@@ -27,7 +27,8 @@ from recuerdo.store.cluster_engine import Point, parts
 from recuerdo.store.cluster_scan import Look, scan
 from recuerdo.store.cluster_session import Session
 from recuerdo.store.cluster_state import SCHEMA, STALE, Intent, State, chunks, hand_point
-from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, vectors, whole
+from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
+from recuerdo.store.refused import check_bias, check_rows, check_version, checked_queries
 
 MOST_ID = 2**53  # the engine compares numbers as float64
 
@@ -89,7 +90,7 @@ class Cluster:
 
     def append(self, rows: Rows) -> np.ndarray:
         """Keep rows, all or none: their ids, [n] int64."""
-        self._check_widths(rows)
+        check_rows(rows, (self.width, self.value_width), self.name)
         n, norm = len(rows), _longest(rows.keys)
         with self._session.writing():
             if not n:
@@ -107,9 +108,7 @@ class Cluster:
 
     def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
-        self._check_widths(rows)
-        if len(rows) != 1:
-            raise InputError(f"one row takes the place of another, not {len(rows)}")
+        check_version(rows, (self.width, self.value_width), self.name)
         _check_words(reason)
         made: list[Point] = []
         with self._session.writing():
@@ -134,8 +133,7 @@ class Cluster:
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
-        if amount != amount or amount == np.inf:
-            raise InputError(f"a bias is a number or -inf, not {amount}")
+        check_bias(amount)
         _check_words(author, reason)
         wanted = tuple(whole(ids))
         with self._session.writing():
@@ -257,11 +255,7 @@ class Cluster:
         self, queries: np.ndarray, *, top: int = 10, rules: Rules | None = None, where: Where | None = None
     ) -> Found:
         """The best rows for queries [q, d], and the log-mass of all that was addressed."""
-        asked = vectors(queries, "queries")
-        if asked.shape[1] != self.width:
-            raise InputError(f"queries are of width {asked.shape[1]}, the keys of {self.name} of {self.width}")
-        if top < 1:
-            raise InputError(f"top is 1 or more, not {top}")
+        asked = checked_queries(queries, top, self.width, self.name)
         where = Where(ids=()) if points.empty(where) else where
         with self._session.reading() as state:
             keys = self._session.keys
@@ -336,11 +330,6 @@ class Cluster:
         self._session.close()
 
     # ----------------------------------------------------------------------------------------------- what is behind it
-
-    def _check_widths(self, rows: Rows) -> None:
-        mine, given = (self.width, self.value_width), (rows.width, rows.value_width)
-        if len(rows) and mine != given:
-            raise InputError(f"{self.name} keeps keys and values of width {mine}, not {given}")
 
     def _records(self, rows: Rows, named: Sequence[tuple[int, int, float]]) -> Iterator[Record]:
         """Rows as records with these ids, versions and biases."""

@@ -21,7 +21,8 @@ import numpy as np
 from recuerdo.errors import InputError, StoreError
 from recuerdo.store import bodies, lexicon, schema
 from recuerdo.store.index import PART
-from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, vectors, whole
+from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
+from recuerdo.store.refused import check_bias, check_rows, check_version, checked_queries
 from recuerdo.store.session import Session
 from recuerdo.store.softmax import best
 
@@ -69,7 +70,7 @@ class Embedded:
 
     def append(self, rows: Rows) -> np.ndarray:
         """Keep rows, all or none: their ids, [n] int64."""
-        self._check_widths(rows)
+        check_rows(rows, (self.width, self.value_width), self.path)
         if not len(rows):
             return np.empty(0, np.int64)
         with self._session.writing(only_rows=True):
@@ -79,9 +80,7 @@ class Embedded:
 
     def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
-        self._check_widths(rows)
-        if len(rows) != 1:
-            raise InputError(f"one row takes the place of another, not {len(rows)}")
+        check_version(rows, (self.width, self.value_width), self.path)
         with self._session.writing():
             place, version = self._place_of(id)
             state = self._index.state
@@ -95,8 +94,7 @@ class Embedded:
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
-        if amount != amount or amount == np.inf:
-            raise InputError(f"a bias is a number or -inf, not {amount}")
+        check_bias(amount)
         with self._session.writing():
             for id in whole(ids):
                 self._set_row(id, *self._place_of(id), float(amount))
@@ -185,20 +183,16 @@ class Embedded:
         self, queries: np.ndarray, *, top: int = 10, rules: Rules | None = None, where: Where | None = None
     ) -> Found:
         """The best rows for queries [q, d], and the log-mass of all that was addressed."""
-        asked, rules = vectors(queries, "queries"), rules or Rules()
-        if asked.shape[1] != self.width:
-            raise InputError(f"queries are of width {asked.shape[1]}, the keys of {self.path} of {self.width}")
-        if top < 1:
-            raise InputError(f"top is 1 or more, not {top}")
+        asked = checked_queries(queries, top, self.width, self.path)
+        rules = rules or Rules()
         with self._session.reading():
             n = self._index.state.places
             keys = self._index.columns["keys"].rows(n)
             extra = self._index.extra(rules, where)
             places, logits, lse = best(keys, rules.sharpness * asked.astype(np.float64), extra, top)
             if not bodies.intact(self._db, places[:, :1], keys):
-                raise StoreError(
-                    f"{self._index.columns['keys'].path} is not what {self.path} says: run `recuerdo memories rebuild`"
-                )
+                file, fix = self._index.columns["keys"].path, f"recuerdo memories rebuild --memory {self.path}"
+                raise StoreError(f"{file} is not what {self.path} says: run `{fix}`")
             ids = np.full(places.shape, -1)
             ids[places >= 0] = self._index.ids[places[places >= 0]]
             read = n if extra is None else int((extra > -np.inf).sum())
@@ -314,11 +308,6 @@ class Embedded:
             for place, one in placed:
                 rows[place - first] = {"keys": one.key, "times": one.time, "values": one.value}[name]
             column.put(first, rows)
-
-    def _check_widths(self, rows: Rows) -> None:
-        mine, given = (self.width, self.value_width), (rows.width, rows.value_width)
-        if len(rows) and mine != given:
-            raise InputError(f"{self.path} keeps keys and values of width {mine}, not {given}")
 
     def _keep(self, rows: Rows, first: int, named: list[tuple[int, int]]) -> None:
         """Rows at the places from `first` on, with their ids and versions."""

@@ -8,10 +8,10 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-MOST_WORDS = 64  # words of a question that are looked for
+from recuerdo.store.cutter import MOST_WORDS, STEMS
+
 PART = 4096  # rows indexed in one transaction
-TEMPORARY = """CREATE VIRTUAL TABLE IF NOT EXISTS temp.later USING fts5(text, content='',
-    tokenize='porter unicode61 remove_diacritics 2')"""
+TEMPORARY = f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.later USING fts5(text, content='', tokenize='{STEMS}')"
 
 
 def behind(db: sqlite3.Connection) -> tuple[int, int]:

@@ -19,10 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from recuerdo.errors import StoreError
+from recuerdo.store.cutter import STEMS
 
 SCHEMA = 1
 NAME = 0x52434442  # application_id: "RCDB"
-TABLES = """
+TABLES = f"""
 CREATE TABLE state(one INTEGER PRIMARY KEY CHECK(one = 1), schema INTEGER, generation BLOB, width INTEGER,
     value_width INTEGER, places INTEGER, change INTEGER, indexed INTEGER);
 CREATE TABLE bodies(place INTEGER PRIMARY KEY, id INTEGER NOT NULL, version INTEGER NOT NULL, time REAL NOT NULL,
@@ -42,7 +43,7 @@ CREATE TABLE copies(path TEXT PRIMARY KEY, time REAL NOT NULL);
 CREATE TABLE wiped(place INTEGER PRIMARY KEY);
 CREATE TABLE notes(name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5(text, content='bodies', content_rowid='place',
-    tokenize='porter unicode61 remove_diacritics 2');
+    tokenize='{STEMS}');
 """
 
 
@@ -55,7 +56,10 @@ def connect(path: Path, *, write: bool, wait: float) -> sqlite3.Connection:
             raise StoreError(f"there is no memory {path}: make one by remembering something")
         # A reader needs to write beside the database (its part of the WAL); on a disk that cannot be written, nobody
         # else writes either.
-        alone = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+        alone = (
+            not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+            and not path.with_name(f"{path.name}-wal").exists()
+        )
         uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
         db = sqlite3.connect(uri, uri=True, timeout=wait, isolation_level=None, check_same_thread=False)
     try:
@@ -126,5 +130,5 @@ def words(path: Path, error: Exception) -> str:
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or isinstance(error, PermissionError):
         return f"{path} cannot be written or opened ({told}): look at its rights and its disk"
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return f"{path} is damaged ({told}): `recuerdo memories rebuild {path}` saves what can be read"
+        return f"{path} is damaged, or no memory ({told}): put a snapshot in its place"
     return f"{path} could not be used ({told}); nothing was changed"

@@ -23,8 +23,10 @@ except ImportError:
 from recuerdo.store import server_rows as tables
 from recuerdo.store import server_scan, server_sql, server_words
 from recuerdo.store import server_upkeep as upkeep
+from recuerdo.store.cutter import Cutter
 from recuerdo.store.embedded import SPARSE, SPARSE_FREE, Embedded
-from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, vectors, whole
+from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
+from recuerdo.store.refused import check_bias, check_rows, check_version, checked_queries
 from recuerdo.store.server_session import Session
 from recuerdo.store.server_sql import said
 
@@ -54,7 +56,7 @@ class Server:
         widths = (width, value_width)
         self._session = Session(dsn, schema, widths, wait=wait, read_only=read_only, approximate=approximate)
         self.name, self.read_only = self._session.name, read_only
-        self._words = server_words.Words()
+        self._words = Cutter()
         if not read_only:
             upkeep.finish_wiping(self._session)
 
@@ -78,7 +80,7 @@ class Server:
 
     def append(self, rows: Rows) -> np.ndarray:
         """Keep rows, all or none: their ids, [n] int64."""
-        self._check_widths(rows)
+        check_rows(rows, (self.width, self.value_width), self.name)
         if not len(rows):
             return np.empty(0, np.int64)
         with self._session.writing() as state:
@@ -91,9 +93,7 @@ class Server:
 
     def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
-        self._check_widths(rows)
-        if len(rows) != 1:
-            raise InputError(f"one row takes the place of another, not {len(rows)}")
+        check_version(rows, (self.width, self.value_width), self.name)
         with self._session.writing() as state:
             version, bias = tables.present(self._session, [id])[id]
             tables.unsay(self._session, state, [id])
@@ -104,8 +104,7 @@ class Server:
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
-        if amount != amount or amount == np.inf:
-            raise InputError(f"a bias is a number or -inf, not {amount}")
+        check_bias(amount)
         with self._session.writing():
             wanted = whole(ids)
             tables.present(self._session, wanted)
@@ -194,11 +193,7 @@ class Server:
         self, queries: np.ndarray, *, top: int = 10, rules: Rules | None = None, where: Where | None = None
     ) -> Found:
         """The best rows for queries [q, d], and the log-mass of all that was addressed."""
-        asked = vectors(queries, "queries")
-        if asked.shape[1] != self.width:
-            raise InputError(f"queries are of width {asked.shape[1]}, the keys of {self.name} of {self.width}")
-        if top < 1:
-            raise InputError(f"top is 1 or more, not {top}")
+        asked = checked_queries(queries, top, self.width, self.name)
         with self._session.reading():
             return server_scan.scan(self._session, asked, top, rules or Rules(), where)
 
@@ -206,7 +201,7 @@ class Server:
         """The rows whose texts share words with a text: ids [k] int64 and their BM25 [k], best first."""
         (asked,) = self._words.of([text])
         with self._session.reading():
-            return server_words.matches(self._session, asked, top, where)
+            return server_words.matches(self._session, server_words.short(asked), top, where)
 
     def notes(self) -> dict[str, str]:
         """Small facts that are kept with the rows, such as which encoder makes the keys."""
@@ -305,8 +300,3 @@ class Server:
         self._words.close()
 
     # ----------------------------------------------------------------------------------------------- what is behind it
-
-    def _check_widths(self, rows: Rows) -> None:
-        mine, given = (self.width, self.value_width), (rows.width, rows.value_width)
-        if len(rows) and mine != given:
-            raise InputError(f"{self.name} keeps keys and values of width {mine}, not {given}")

@@ -7,10 +7,11 @@ from typing import LiteralString
 import numpy as np
 
 from recuerdo.errors import InputError
+from recuerdo.store.cutter import Cutter
 from recuerdo.store.record import Hand, Record, Rows
 from recuerdo.store.server_session import Session, State
 from recuerdo.store.server_sql import Vector, said
-from recuerdo.store.server_words import Words
+from recuerdo.store.server_words import short
 
 RECORD: LiteralString = (
     "SELECT r.id, r.version, r.key, t.value, t.text, r.tags, r.author, r.time, r.written, r.bias "
@@ -45,7 +46,7 @@ def hand(told: Sequence) -> Hand:
     return Hand(what, id, amount, author.decode(), reason.decode(), when)
 
 
-def keep(session: Session, words: Words, state: State, told: Sequence[tuple[Record, bool]]) -> None:
+def keep(session: Session, words: Cutter, state: State, told: Sequence[tuple[Record, bool]]) -> None:
     """Put records there, and whether each is the present version of its row."""
     if not told:
         return
@@ -62,7 +63,7 @@ def keep(session: Session, words: Words, state: State, told: Sequence[tuple[Reco
             for one, present in told
         ),
     )
-    cut = list(words.of([one.text if present else "" for one, present in told]))
+    cut = [short(count) for count in words.of([one.text if present else "" for one, present in told])]
     state.spoken += sum(bool(count) for count in cut)
     state.words += sum(count.total() for count in cut)
     session.copy(

@@ -1,0 +1,36 @@
+"""What every store refuses, in the same words: rows, biases and queries that do not fit it."""
+
+import numpy as np
+
+from recuerdo.errors import InputError
+from recuerdo.store.record import Rows, vectors
+
+
+def check_rows(rows: Rows, widths: tuple[int, int], name: object) -> None:
+    """Raises InputError for keys and values that are not of the store's widths; no rows fit any store."""
+    given = (rows.width, rows.value_width)
+    if len(rows) and widths != given:
+        raise InputError(f"{name} keeps keys and values of width {widths}, not {given}")
+
+
+def check_version(rows: Rows, widths: tuple[int, int], name: object) -> None:
+    """Raises InputError for what cannot be the next version of a row."""
+    check_rows(rows, widths, name)
+    if len(rows) != 1:
+        raise InputError(f"one row takes the place of another, not {len(rows)}")
+
+
+def check_bias(amount: float) -> None:
+    """Raises InputError for what cannot be added to a logit."""
+    if amount != amount or amount == np.inf:
+        raise InputError(f"a bias is a number or -inf, not {amount}")
+
+
+def checked_queries(queries: np.ndarray, top: int, width: int, name: object) -> np.ndarray:
+    """Queries [q, d] float32. Raises InputError for queries that do not fit the keys, and for a `top` below 1."""
+    asked = vectors(queries, "queries")
+    if asked.shape[1] != width:
+        raise InputError(f"queries are of width {asked.shape[1]}, the keys of {name} of {width}")
+    if top < 1:
+        raise InputError(f"top is 1 or more, not {top}")
+    return asked
