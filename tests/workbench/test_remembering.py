@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from recuerdo.bridge.sentences import SentenceEncoder
 from recuerdo.cli.app import app
 from recuerdo.errors import InputError, ModelError, RecuerdoError
-from recuerdo.store.record import Where
+from recuerdo.store.embedded import Embedded
+from recuerdo.store.record import Rows, Where
 from recuerdo.workbench.passages import passages, sentences_of
 from recuerdo.workbench.remembering import Memory
 
@@ -137,6 +138,24 @@ def test_nothing_is_kept_twice_and_nothing_is_dropped(memory):
     assert {best[1].record.id, *best[1].also} == {first.ids[1], again.ids[1]}
 
 
+def test_covered_is_what_is_shown(memory):
+    memory.remember(TOWN)
+    for top in (1, 2):
+        asked = memory.ask("Who ?", words=0, top=top)
+        assert asked.covered == pytest.approx(sum(one.weight for one in asked.hops[0]), abs=1e-6)
+    assert memory.ask("Who ?", words=0, top=1).covered < 0.999
+
+
+def test_a_source_may_be_longer_than_a_tag(memory):
+    path = "/".join(["a long folder"] * 40) + "/no\tes\n.txt "
+    told = memory.remember(TOWN, source=path)
+    assert memory.remember(TOWN, source=path).known == len(told.ids) == 2
+    assert memory.remember(TOWN, source="x" + path).known == 0
+    source = memory.ask("Who has the key?").hops[0][0].source
+    assert source.startswith("…")
+    assert source.endswith("/no?es?.txt")
+
+
 def test_a_run_that_was_stopped_goes_on(memory, monkeypatch):
     from recuerdo.workbench import remembering
 
@@ -199,6 +218,10 @@ def test_what_cannot_be(memory, encoder, tmp_path):
             wrong()
     with pytest.raises(InputError, match="was made with the encoder .*words, not minilm: leave it away"):
         Memory(memory.path, encoder="minilm")
+    with Embedded(tmp_path / "other keys.db", width=32) as other:
+        other.append(Rows(np.eye(32)))
+    with pytest.raises(InputError, match="holds keys that .*words did not make: they are not a memory of texts"):
+        Memory(tmp_path / "other keys.db", encoder=str(encoder))
     memory.store.note("probe", np.eye(32, dtype=np.float32)[0].tobytes().hex())
     with pytest.raises(InputError, match="which gives other vectors now: use the files that it was made with"):
         Memory(memory.path)
@@ -232,7 +255,7 @@ def test_the_verbs_of_a_memory(run, tmp_path, encoder):
     assert "0 passages kept; 2 were there" in run("remember", folder).output
     assert "1 passages kept" in run("remember", "-", stdin="Ada leads it.").output
     told = run("ask", "Who has the key?")
-    assert "Bob has the key." in told.output
+    assert "The library closes at six. ▸Bob has the key.◂" in told.output
     assert "#1" in told.output
     assert "3 of 3 rows were looked at" in told.output
     assert json.loads(run("ask", "Who has the key?", "--tag", "town", "--json").output)["addressed"] == 2
@@ -254,6 +277,21 @@ def test_the_verbs_of_a_memory(run, tmp_path, encoder):
     assert run("memories", "check").output == "memory.db is well\n"
     assert "were made again" in run("memories", "rebuild").output
     assert not any(b"Carl" in file.read_bytes() for file in tmp_path.glob("memory.db*"))
+
+
+def test_who_forgets_is_told_what_says_the_same(run, encoder):
+    run("remember", "-", "--encoder", encoder, stdin="Bob has the key.")
+    run("remember", "-", stdin="Bob has the key.")
+    assert "other rows say the same word for word, and stay: #1" in run("forget", "0", "--yes").output
+    assert json.loads(run("forget", "1", "--yes", "--json").output)["same"] == []
+
+
+def test_a_terminal_obeys_no_text(run, encoder):
+    run("remember", "-", "--encoder", encoder, stdin="Bob has \x1b[31mthe key.")
+    for words in (["ask", "Who?"], ["memories", "ls"], ["memories", "history", "0"]):
+        told = run(*words).output
+        assert "�[31mthe key." in told
+        assert "\x1b" not in told
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """`recuerdo marks`: the feedback that was kept, listed, shown, merged and exported."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from recuerdo.cli.shown import shown
 
 # The journal is imported inside the verbs: `--help` stays quick.
 JournalAt = Annotated[
@@ -51,7 +52,7 @@ def ls(journal: JournalAt = None, as_json: AsJson = False, skip_damaged: SkipDam
     for entry in entries:
         marks = "\n".join(map(str, entry.marks[:4])) + (f"\n… {len(entry.marks)} in all" if entry.marks[4:] else "")
         cells = (entry.id, entry.date[:10], entry.author, entry.model, entry.question or "", marks)
-        table.add_row(*(Text(_shown(cell)) for cell in cells))
+        table.add_row(*(Text(shown(cell)) for cell in cells))
     Console().print(table)
 
 
@@ -84,7 +85,7 @@ def show(
     for mark in entry.marks:
         about = ", ".join(part for part in (mark.author, mark.date, mark.reason) if part)
         lines.append(f"{'mark':<14}{mark}" + (f": {about}" if about else ""))
-    print(_shown("\n".join([*lines, "", entry.text])))
+    print(shown("\n".join([*lines, "", entry.text])))
 
 
 @app.command(epilog="Example:\n\n`recuerdo marks merge theirs.jsonl more.json`")
@@ -130,13 +131,8 @@ def _warn(kept: Any) -> None:
     if kept.torn:
         print(f"recuerdo: {kept.torn} unfinished, never acknowledged, in {kept.path} set aside", file=sys.stderr)
     for why in kept.damaged:
-        print(f"recuerdo: skipped {_shown(why)}", file=sys.stderr)
+        print(f"recuerdo: skipped {shown(why)}", file=sys.stderr)
 
 
 def _figures(numbers: dict[str, float] | None) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in (numbers or {}).items())
-
-
-def _shown(text: str) -> str:
-    """Without control characters: a journal may come from anybody, and a terminal obeys them."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "�", text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recuerdo.cli.remember import HERE, MemoryAt
+from recuerdo.cli.shown import shown
 from recuerdo.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def ls(
         print(json.dumps([_data(one) for one in records], ensure_ascii=False))
         return
     for one in records:
-        text = " ".join(one.text.split())
+        text = " ".join(shown(one.text).split())
         bias = f"  bias {one.bias:+g}" if one.bias else ""
         print(f"#{one.id}  {text if len(text) <= LINE else text[: LINE - 1] + '…'}{bias}")
     print(f"{len(records)} rows in {memory}")
@@ -68,10 +69,10 @@ def history(
         return
     for one in versions:
         print(f"version {one.version}  {_day(one.written)}  {one.author}".rstrip())
-        print(f"  {one.text}")
+        print(f"  {shown(one.text)}")
     for hand in hands:
         amount = "" if hand.amount is None else f" {hand.amount:+g}"
-        print(f"{_day(hand.time)}  {hand.what}{amount}  {hand.author}  {hand.reason}".rstrip())
+        print(f"{_day(hand.time)}  {hand.what}{amount}  {hand.author}  {shown(hand.reason)}".rstrip())
 
 
 @app.command(epilog="Example:\n\n`recuerdo memories stats`")
@@ -160,6 +161,7 @@ def forget(
     """Erase rows and all their versions, to the last byte. This cannot be undone."""
     from recuerdo.store.embedded import Embedded
     from recuerdo.store.record import Where
+    from recuerdo.workbench.tags import twins
 
     if bool(ids) == bool(tag):
         raise InputError("say what to forget: numbers of rows, or --tag")
@@ -170,15 +172,18 @@ def forget(
             raise InputError(f"no row of {memory} has the tag {', '.join(tag or ())}")
         if not yes:
             for one in store.get(some):
-                typer.echo(f"#{one.id}  {' '.join(one.text.split())[:LINE]}", err=True)
+                typer.echo(f"#{one.id}  {' '.join(shown(one.text).split())[:LINE]}", err=True)
             typer.confirm(f"erase {len(some)} rows for ever?", abort=True, err=True)
+        same = twins(store, some)
         receipt = store.forget(some, author=author, reason=reason)
     if as_json:
-        print(json.dumps(vars(receipt)))
+        print(json.dumps({**vars(receipt), "same": same}))
         return
     print(f"{receipt.rows} rows in {receipt.versions} versions were erased; searched: {', '.join(receipt.searched)}")
     for owed in receipt.owed:
         print(f"still owed: {owed}")
+    if same:
+        print(f"other rows say the same word for word, and stay: {', '.join(f'#{id}' for id in same)}")
 
 
 def _bias(memory: Path, ids: list[int], amount: float, author: str, reason: str, what: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Container
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Annotated
 
 import typer
 
+from recuerdo.cli.shown import shown
 from recuerdo.errors import InputError
 
 MemoryAt = Annotated[
     Path, typer.Option("--memory", "-m", envvar="RECUERDO_MEMORY", help="The file of the memory.", show_default=True)
 ]
 HERE = Path("memory.db")
+LINE, INDENT = 100, " " * 9
 REMEMBER = """Examples:
 
 `recuerdo remember notes.txt`
@@ -106,8 +109,13 @@ def ask(
         for one in hop:
             when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
             about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
-            print(f"{100 * one.weight:5.1f} %  {one.sentence}")
-            print(f"         {about}" + (f"  also #{', #'.join(map(str, one.also))}" if one.also else ""))
+            when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
+            about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
+            same = f"  also #{', #'.join(map(str, one.also))}" if one.also else ""
+            print(f"{100 * one.weight:5.1f} %  {about}{same}")
+            text, sentence = (" ".join(shown(part).split()) for part in (one.record.text, one.sentence))
+            marked = text.replace(sentence, f"▸{sentence}◂", 1)
+            print(textwrap.fill(marked, LINE, initial_indent=INDENT, subsequent_indent=INDENT))
     if not any(told.hops):
         print("nothing is there to be read")
         return

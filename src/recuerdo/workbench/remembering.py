@@ -20,7 +20,7 @@ from recuerdo.memory.episodic import Episodic
 from recuerdo.store.embedded import Embedded
 from recuerdo.store.record import Receipt, Record, Rows, Where
 from recuerdo.workbench.passages import passages, sentences_of
-from recuerdo.workbench.tags import PART, SAME, SOURCE, TEXT, mark, own, source_of
+from recuerdo.workbench.tags import PART, SAME, SOURCE, TEXT, mark, own, shown, source_of
 
 SHARPNESS = 20.0  # of cosines
 WORDS = 0.6  # what a unit of BM25 adds to a logit
@@ -247,16 +247,14 @@ class Memory:
         added = {int(id): words * float(x) for id, x in zip(ids, scores, strict=True)}
         query = torch.from_numpy(self.encoder.encode([question]))
         told = self.reader(query, hops=hops, top=2 * top, where=where, added=[added])
-        last = told[-1]
-        return Asked(
-            question,
-            tuple(
-                self._episodes(query[0].numpy(), self.reader.records(hop), hop.weights[0].tolist(), top) for hop in told
-            ),
-            float(last.covered[0]),
-            last.looked,
-            last.addressed,
+        shown = tuple(
+            self._episodes(query[0].numpy(), self.reader.records(hop), hop.weights[0].tolist(), top) for hop in told
         )
+        last = told[-1]
+        # More rows were read than are shown, for those that say the same: covered counts what is shown.
+        read = float(last.weights[0].sum())
+        share = sum(one.weight for one in shown[-1]) / read if read else 0.0
+        return Asked(question, shown, share * float(last.covered[0]), last.looked, last.addressed)
 
     def _episodes(
         self, query: np.ndarray, records: list[Record], weights: list[float], top: int
@@ -313,6 +311,8 @@ class Memory:
 
     def _same_encoder(self, name: str, *, new: bool) -> None:
         """Write down which encoder makes the keys, or see that it is the one that made them."""
+        if self.encoder.width != self.store.width or (new and len(self.store.ids())):
+            raise InputError(f"{self.path} holds keys that {name} did not make: they are not a memory of texts")
         probe = self.encoder.probe()
         if new:
             self.store.note("encoder", name)
@@ -333,6 +333,6 @@ def _further(query: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
 
 def _tags(said: Said, part: str, twin: int | None) -> list[str]:
     """The tags of a passage: those of people, and the memory's own."""
-    source = [SOURCE + said.source] if said.source else []
+    source = [SOURCE + shown(said.source)] if said.source else []
     same = [] if twin is None else [f"{SAME}{twin}"]
     return [*said.tags, *source, PART + mark(said.source, part), TEXT + mark("", part), *same]
