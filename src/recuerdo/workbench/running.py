@@ -295,7 +295,8 @@ def open_run(folder: str | Path, which: str = "best") -> Trained:
     recipe = load_recipe(folder)
     path = folder / f"{which}.safetensors"
     tensors, _ = load_checkpoint(path)
-    recipe = replace(recipe, data={**recipe.data, **read_card(folder).get("carries", {})})
+    carried = read_card(folder).get("carries")
+    recipe = replace(recipe, data={**recipe.data, **(carried if isinstance(carried, dict) else {})})
     task = recipe.new_task()
     model = recipe.new_model(task)
     load_model(model, tensors, path)
