@@ -144,6 +144,14 @@ def test_sizes_grow_when_they_shall():
     assert min(lengths[200:]) == 1
 
 
+def test_in_repeat_copy_it_is_how_often_that_grows():
+    task = Recall(kind="repeat-copy", low=3, high=3, repeats=10, growing=200, batch=1)
+    often = [(int(b.asked.sum()) - 1) // 3 for b in islice(task.batches(seed=0), 400)]
+    assert set(often[:10]) == {1}
+    assert max(often[:100]) <= 6
+    assert set(often[200:]) == set(range(1, 11))
+
+
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "n-gram"])
 def test_who_knows_all_answers_makes_no_error_and_who_turns_them_round_makes_only_errors(kind):
     task = SMALL[kind]

@@ -42,7 +42,8 @@ class Recall:
 
     `width` bits a vector; `batch` sequences, all of one size; `repeats` for repeat-copy, with `beyond_repeats` in the
     check of longer ones (0 = the same), and `beyond_slots` in their memory (0 = the same): no parameter depends on the
-    number of slots. `growing`: for so many steps the largest size grows from `low` to `high`. `checks`: batches of
+    number of slots. `growing`: for so many steps the largest size grows from `low` to `high`; in repeat-copy it is how
+    often that grows, from 1 to `repeats`, for who can say a list once more can say it ten times. `checks`: batches of
     every check.
     """
 
@@ -88,8 +89,12 @@ class Recall:
         while True:
             draw = random.Random(f"{self.kind} {seed} {step}")
             grown = min(1.0, (step + 1) / self.growing) if self.growing else 1.0
-            high = self.low + round((self.high - self.low) * grown)
-            yield self.sequences(draw.randint(self.low, high), draw.randint(1, self.repeats), draw.getrandbits(62))
+            high, often = self.high, self.repeats
+            if self.kind == "repeat-copy":
+                often = 1 + round((often - 1) * grown)
+            else:
+                high = self.low + round((high - self.low) * grown)
+            yield self.sequences(draw.randint(self.low, high), draw.randint(1, often), draw.getrandbits(62))
             step += 1
 
     def sequences(self, size: int, repeats: int, seed: int) -> Sequences:
