@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from recuerdo.bridge.sentences import SentenceEncoder
 from recuerdo.cli.app import app
+from recuerdo.data.chains import world
 from recuerdo.errors import InputError, ModelError, RecuerdoError
 from recuerdo.store.embedded import Embedded
 from recuerdo.store.record import Rows, Where
 from recuerdo.workbench.passages import passages, sentences_of
-from recuerdo.workbench.remembering import Memory
+from recuerdo.workbench.remembering import Memory, Said
 
 TOWN = "The harvest festival is held in September. Ada leads it.\n\nThe library closes at six. Bob has the key."
 
@@ -123,6 +124,52 @@ def test_what_was_said_is_found_again(memory):
     assert memory.ask("Who has the key?", where=Where(author="Bob")).hops == ((),)
     assert len(memory.ask("Who has the key?", hops=2, words=0).hops) == 2
     assert json.loads(json.dumps(asked.as_json()))["hops"][0][0]["tags"] == ["town"]
+
+
+def test_a_hop_does_not_read_again_what_the_one_before_read_most(memory):
+    memory.remember(TOWN)
+    first, second = memory.ask("Who has the key?", hops=2).hops
+    assert first[0].record.id not in [one.record.id for one in second]
+    assert sum(one.weight for one in second) == pytest.approx(1, abs=1e-5)
+    assert memory.ask("Who has the key?", hops=3).hops[2] == ()  # there are two rows
+    for told in ({"hops": 0}, {"top": 0}):
+        with pytest.raises(InputError, match="hops and top are 1 or more"):
+            memory.ask("Who has the key?", **told)
+
+
+@pytest.mark.models
+def test_the_second_hop_finds_what_shares_no_name_with_the_question(tmp_path):
+    """Names and chains of the test split, which the trained next question has never seen."""
+    told = world("test", 0, 3)
+    with _real(tmp_path) as memory:
+        memory.remember_all([Said(fact, source=str(n)) for n, fact in enumerate(told.facts)])
+        long = [q for q in told.questions if len(q.facts) == 2]
+        assert len(long) > 4
+
+        def found(**how):
+            shown = [[int(e.source) for hop in memory.ask(q.text, **how).hops for e in hop] for q in long]
+            return sum(set(q.facts) <= set(some) for q, some in zip(long, shown, strict=True)) / len(long)
+
+        assert found(top=3, hops=2) > found(top=6) + 0.3
+
+
+@pytest.mark.models
+def test_what_says_where_to_look_next_belongs_to_an_encoder(tmp_path, encoder):
+    with Memory(tmp_path / "notes.db", encoder=str(encoder), follow="follow-minilm") as memory:
+        memory.remember(TOWN)
+        with pytest.raises(InputError, match="says nothing about where to look next with the encoder"):
+            memory.ask("Who has the key?", hops=2)
+    with _real(tmp_path) as memory:
+        memory.next = "babi-reader"
+        with pytest.raises(InputError, match="babi-reader says nothing about where to look next"):
+            _ = memory.follow
+
+
+def _real(folder):
+    try:
+        return Memory(folder / "real.db", encoder="minilm")
+    except ModelError as error:
+        pytest.skip(f"minilm is not here and cannot be fetched: {error}")
 
 
 def test_nothing_is_kept_twice_and_nothing_is_dropped(memory):

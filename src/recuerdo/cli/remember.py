@@ -85,6 +85,7 @@ def ask(
     memory: MemoryAt = HERE,
     top: Annotated[int, typer.Option("--top", min=1, help="So many episodes.")] = 5,
     hops: Annotated[int, typer.Option("--hops", min=1, help="Read so often; each look moves the question on.")] = 1,
+    follow: Annotated[str, typer.Option("--follow", help="A run of the task find: where further hops look.")] = "",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only rows with this tag (repeatable).")] = None,
     author: Annotated[str | None, typer.Option("--author", help="Only rows by this author.")] = None,
     words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
@@ -98,7 +99,7 @@ def ask(
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
     if not memory.exists():
         raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
-    with progress_bar() as report, Memory(memory, progress=report) as kept:
+    with progress_bar() as report, Memory(memory, follow=follow, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
     if as_json:
         print(json.dumps(told.as_json(), ensure_ascii=False))

@@ -17,12 +17,14 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from recuerdo.bridge.sentences import SentenceEncoder
 from recuerdo.errors import InputError
 from recuerdo.train.device import Batch
 from recuerdo.train.optimise import Pace
@@ -30,6 +32,7 @@ from recuerdo.workbench.shelf import near, recipe_text, written
 
 TASKS = {
     "answer": "recuerdo.tasks.answer:Answer",
+    "find": "recuerdo.tasks.find:Find",
     "recall": "recuerdo.tasks.recall:Recall",
 }
 SECTIONS = ("name", "about", "task", "data", "model", "train", "result")
@@ -38,8 +41,9 @@ RUN = {"every": int, "seed": int, "device": str, "tensorboard": bool}
 
 
 class Task(Protocol):
-    """What a run needs of a task; its fields are the section [data]. It may have `evidence` and `predict` as well, and
-    `carries`: fields that it read from its data, kept on the run's card so that the model is of use without that."""
+    """What a run needs of a task; its fields are the section [data]. It may have `evidence` and `predict` as well;
+    `carries`: fields that it read from its data, kept on the run's card so that the model is of use without that; and
+    `encoder`: which sentence encoder is put into its `encode`."""
 
     def model(self, name: str, **arguments: Any) -> nn.Module:
         """A new model for this task."""
@@ -104,11 +108,14 @@ class Recipe:
     def new_task(self) -> Task:
         """The task itself. Raises InputError when its data cannot be used."""
         try:
-            return task_class(self.task)(**{k: _frozen(v) for k, v in self.data.items()})
+            task = task_class(self.task)(**{k: _frozen(v) for k, v in self.data.items()})
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"[data] of {self.name} does not fit the task {self.task}: {error}") from None
+        if encoder := getattr(task, "encoder", ""):
+            task.encode = lambda texts: _encoder(encoder).encode(texts)  # loaded when it is used first
+        return task
 
     def new_model(self, task: Task) -> nn.Module:
         """A model of this recipe, with new parameters. Raises InputError when its arguments cannot be used."""
@@ -118,6 +125,11 @@ class Recipe:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"[model] of {self.name} does not fit {self.model}: {error}") from None
+
+
+@cache
+def _encoder(name: str) -> SentenceEncoder:
+    return SentenceEncoder(name)
 
 
 def load_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:

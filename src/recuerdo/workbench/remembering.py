@@ -7,6 +7,7 @@ words that it shares with them (BM25) count as a bias in the same softmax.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,12 +21,14 @@ from recuerdo.memory.episodic import Episodic
 from recuerdo.store.embedded import Embedded
 from recuerdo.store.record import Receipt, Record, Rows, Where
 from recuerdo.workbench.passages import passages, sentences_of
+from recuerdo.workbench.running import open_run
 from recuerdo.workbench.tags import PART, SAME, SOURCE, TEXT, mark, own, shown, source_of
 
 SHARPNESS = 20.0  # of cosines
 WORDS = 0.6  # what a unit of BM25 adds to a logit
 PIN = 4.0  # what pinning adds to a logit
 TOGETHER = 64  # passages that are kept in one go
+FOLLOW = {"minilm": "follow-minilm"}  # the trained next question of an encoder
 Step = Callable[[str, int, int], None]
 
 
@@ -108,8 +111,10 @@ class Asked:
 class Memory:
     """A memory of texts in one file, with an encoder: `with Memory("notes.db") as memory: memory.ask("Who …?")`.
 
-    `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. Raises StoreError
-    for a file that cannot be used, InputError for another encoder than the memory's own, and what the encoder raises.
+    `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. `follow`: a run
+    of the task `find`, which says where further hops look; "" = the one that comes with the package for this encoder,
+    or question plus what was read. Raises StoreError for a file that cannot be used, InputError for another encoder
+    than the memory's own, and what the encoder raises.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class Memory:
         path: str | Path,
         *,
         encoder: str = "",
+        follow: str | Path = "",
         read_only: bool = False,
         progress: Callable[..., None] | None = None,
     ):
@@ -138,7 +144,8 @@ class Memory:
             if hasattr(self, "store"):
                 self.store.close()
             raise
-        self.reader = Episodic(self.store, sharpness=SHARPNESS, move=_further)
+        self.reader = Episodic(self.store, sharpness=SHARPNESS)
+        self.next = follow or FOLLOW.get(name)
 
     def __enter__(self) -> Self:
         return self
@@ -238,29 +245,39 @@ class Memory:
     ) -> Asked:
         """The episodes that answer a question. `words` is what a unit of BM25 adds to a logit; 0 = by meaning alone.
 
-        Rows that say the same word for word count as one episode, whose weight is theirs together. Raises InputError
-        for a question without a word.
+        With more `hops` what was read moves the question, and the episode that a hop read most is not read again: so
+        the second finds the fact that shares nothing with the question but what the first one found. Rows that say the
+        same word for word count as one episode, whose weight is theirs together. Raises InputError for a question
+        without a word, and for less than one hop.
         """
+        if hops < 1 or top < 1:
+            raise InputError(f"hops and top are 1 or more, not {hops} and {top}")
         if not sentences_of(question):
             raise InputError("a question has at least one word")
         ids, scores = self.store.matches(question, where=where) if words else (np.empty(0, np.int64), np.empty(0))
         added = {int(id): words * float(x) for id, x in zip(ids, scores, strict=True)}
-        query = torch.from_numpy(self.encoder.encode([question]))
-        told = self.reader(query, hops=hops, top=2 * top, where=where, added=[added])
-        shown = tuple(
-            self._episodes(query[0].numpy(), self.reader.records(hop), hop.weights[0].tolist(), top) for hop in told
-        )
-        last = told[-1]
+        asked = torch.from_numpy(self.encoder.encode([question]))
+        query, shown = asked, []
+        while True:
+            last = self.reader(query, top=2 * top, where=where, added=[added])[0]
+            shown.append(self._episodes(asked[0].numpy(), self.reader.records(last), last.weights[0].tolist(), top))
+            if len(shown) == hops or not shown[-1]:
+                break
+            best = shown[-1][0]
+            added = added | dict.fromkeys((best.record.id, *best.also), -np.inf)
+            query = self.follow(query, last.mixed)
         # More rows were read than are shown, for those that say the same: covered counts what is shown.
         read = float(last.weights[0].sum())
         share = sum(one.weight for one in shown[-1]) / read if read else 0.0
-        return Asked(question, shown, share * float(last.covered[0]), last.looked, last.addressed)
+        return Asked(question, tuple(shown), share * float(last.covered[0]), last.looked, last.addressed)
 
     def _episodes(
         self, query: np.ndarray, records: list[Record], weights: list[float], top: int
     ) -> tuple[Episode, ...]:
         groups: dict[str, list[tuple[float, Record]]] = {}
         for record, weight in zip(records, weights, strict=False):
+            if not weight:  # a hop before has read it
+                continue
             groups.setdefault(record.text, []).append((weight, record))
         found = []
         for same in groups.values():
@@ -303,6 +320,16 @@ class Memory:
         return self.store.forget(ids, author=author, reason=reason)
 
     # ----------------------------------------------------------------------------------------------- what is behind it
+
+    @cached_property
+    def follow(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """What makes the question of the next hop."""
+        if self.next is None:
+            return _further
+        run = open_run(self.next)
+        if run.recipe.task != "find" or getattr(run.task, "encoder", "") != self.encoder.name:
+            raise InputError(f"{self.next} says nothing about where to look next with the encoder {self.encoder.name}")
+        return torch.no_grad()(run.model)
 
     def _twin(self, text: str) -> int | None:
         """The first row that says the same word for word."""
