@@ -12,6 +12,7 @@ from recuerdo.cli import (
     evaluate,
     look,
     marks,
+    mcp,
     memories,
     models,
     predict,
@@ -49,6 +50,7 @@ app.command(name="pin", epilog=memories.HAND.format(verb="pin", more=""))(memori
 app.command(name="boost", epilog=memories.HAND.format(verb="boost", more="--by 2 "))(memories.boost)
 app.command(name="mute", epilog=memories.HAND.format(verb="mute", more=""))(memories.mute)
 app.command(name="forget", epilog=memories.HAND.format(verb="forget", more=""))(memories.forget)
+app.command(name="mcp", epilog=mcp.EXAMPLES)(mcp.mcp)
 app.command(name="demo")(demo.demo)
 app.add_typer(marks.app, name="marks")
 app.add_typer(memories.app, name="memories")

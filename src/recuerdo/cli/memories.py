@@ -205,17 +205,12 @@ def _day(seconds: float) -> str:
 
 
 def _data(one: "Record") -> dict[str, Any]:
-    """A row as plain data: without its vectors, and without the tags that the memory makes for itself."""
-    from recuerdo.workbench.tags import own, source_of
+    from recuerdo.workbench.rows import plain
 
-    told = {name: value for name, value in vars(one).items() if name not in ("key", "value")}
-    return _finite(told | {"tags": own(one.tags), "source": source_of(one.tags)})
+    return plain(one)
 
 
 def _finite(told: Any) -> Any:
-    """Plain data without infinities, which JSON does not know: a muted row has the bias null."""
-    if isinstance(told, dict):
-        return {name: _finite(value) for name, value in told.items()}
-    if isinstance(told, (list, tuple)):
-        return [_finite(one) for one in told]
-    return None if isinstance(told, float) and told in (float("inf"), float("-inf")) else told
+    from recuerdo.workbench.rows import finite
+
+    return finite(told)

@@ -174,11 +174,17 @@ class Memory:
         return told
 
     def remember_file(
-        self, path: Path, *, tags: Sequence[str] = (), author: str = "", step: Step | None = None
+        self,
+        path: Path,
+        *,
+        folder: Path | None = None,
+        tags: Sequence[str] = (),
+        author: str = "",
+        step: Step | None = None,
     ) -> Remembered:
         """Keep what a file says (`recuerdo.data.documents` reads it); a row knows the file and the page, row or line.
 
-        Raises InputError for a file that cannot be read.
+        With a `folder` the path counts from there and cannot leave it. Raises InputError for what cannot be read.
         """
         said = (
             Said(
@@ -188,7 +194,7 @@ class Memory:
                 one.author or author,
                 one.time,
             )
-            for one in documents(path)
+            for one in documents(path, folder)
         )
         return self.remember_all(said, step=step)
 
