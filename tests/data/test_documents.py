@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from recuerdo.data import documents as module
 from recuerdo.data import opening
-from recuerdo.data.documents import READERS, documents, files_below
-from recuerdo.data.parsing import PARSERS, Limits, RefusedError, parsed
+from recuerdo.data.documents import READERS, documents
+from recuerdo.data.parsing import PARSERS, Limits
 from recuerdo.errors import InputError
 
 

@@ -20,14 +20,15 @@ def taken(path: Path, folder: Path | None = None) -> bytes:
     is too large, or lies outside of the folder.
     """
     try:
-        file = os.fdopen(os.open(path, FLAGS) if folder is None else _below(folder, path), "rb")
+        opened = os.open(path, FLAGS) if folder is None else _below(folder, path)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(f"there is no file {path} that can be opened ({why})") from None
-    with file:
-        told = os.fstat(file.fileno())
-        if not stat.S_ISREG(told.st_mode):
-            raise InputError(f"{path} is no plain file")
+    told = os.fstat(opened)
+    if not stat.S_ISREG(told.st_mode):
+        os.close(opened)
+        raise InputError(f"{path} is no plain file")
+    with os.fdopen(opened, "rb") as file:
         data = file.read(LARGEST + 1) if told.st_size <= LARGEST else b""
         if max(told.st_size, len(data)) > LARGEST:
             raise InputError(f"{path.name} has {told.st_size:,} bytes, and {LARGEST:,} are the most: split it")

@@ -127,6 +127,8 @@ def _told(kind: str, data: bytes, limits: Limits) -> Iterator[dict[str, str]]:
         yield {"missing": str(error.name)}
     except RefusedError as error:
         yield {"refused": str(error)}
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 (a parser fails on a damaged file in whatever way it likes)
         yield {"damaged": (str(error).strip() or type(error).__name__).splitlines()[0][:200]}
 

@@ -12,12 +12,13 @@ from recuerdo.errors import InputError
 
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 FAINT = 0.01  # shares below this are grey
+LONG = 45  # characters of a line that goes on in the next
 ROOM = 0.06  # shares above this have room for their number in the strip
-AGES = ((365.25, "year"), (30.44, "month"), (1.0, "day"), (1 / 24, "hour"), (1 / 1440, "minute"))  # in days
+AGES = ((365.25, "year"), (30.44, "month"), (1.0, "day"), (1 / 24, "hour"), (1 / 1440, "minute"))  # days
 
 
 def asked_page(asked: Mapping[str, Any], *, memory: str = "", command: str = "", now: float | None = None) -> str:
-    """The page of an answer, as `recuerdo ask --json` gives it: the question, and of each hop the rows with their share.
+    """The page of an answer, as `recuerdo ask --json` gives it: the question, and of each hop the rows that were read.
 
     `memory` and `command` say where it is from; `now` (seconds since 1970, None = this moment) is what ages count to.
     """
@@ -78,9 +79,10 @@ def _overview(asked: Mapping[str, Any]) -> str:
     exact = asked["looked"] == asked["addressed"]
     share = f"{'' if exact else 'at least '}{_percent(asked['covered'])}"
     rows = f"{asked['looked']:,} of {asked['addressed']:,} rows were looked at"
+    who = f"At hop {len(asked['hops'])} these" if len(asked["hops"]) > 1 else "These"
     return (
         f'<div class="strip" role="img" aria-label="Shares of the attention, row by row">{strip}</div>\n'
-        f'<p class="all">These rows hold {share} of the attention; {rows}.</p>'
+        f'<p class="all">{who} rows hold {share} of the attention; {rows}.</p>'
     )
 
 
@@ -99,7 +101,7 @@ def _hop(number: int, hop: Sequence[Mapping[str, Any]], hops: int, now: float) -
 
 
 def _row(one: Mapping[str, Any], now: float) -> str:
-    share, text, sentence = one["weight"], str(one["text"]), str(one["sentence"])
+    share, text, sentence = one["weight"], _flowed(str(one["text"])), _flowed(str(one["sentence"]))
     before, found, after = text.partition(sentence) if sentence else (text, "", "")
     marked = f"{_text(before)}<mark>{_text(found)}</mark>{_text(after)}" if found else _text(text)
     return (
@@ -108,6 +110,11 @@ def _row(one: Mapping[str, Any], now: float) -> str:
         f'<span class="bar"><i style="width:{100 * share:.2f}%"></i></span></div>\n'
         f'<div><p class="text" dir="auto">{marked}</p>\n<dl>{"".join(_facts(one, now))}</dl></div>\n</li>\n'
     )
+
+
+def _flowed(text: str) -> str:
+    """A text in which the end of a long line is no end: it was only the end of the paper."""
+    return re.sub(rf"(?<=[^\n]{{{LONG}}})\n(?=[^\n])", " ", text)
 
 
 def _facts(one: Mapping[str, Any], now: float) -> list[str]:
