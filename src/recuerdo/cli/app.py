@@ -24,6 +24,7 @@ from recuerdo.cli import (
     train,
     truth,
 )
+from recuerdo.cli.shown import line
 from recuerdo.errors import RecuerdoError
 
 app = typer.Typer(
@@ -80,7 +81,7 @@ def main() -> None:
     try:
         app()
     except RecuerdoError as error:
-        print(f"recuerdo: {error}", file=sys.stderr)
+        print(f"recuerdo: {line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except SystemExit as left:  # the library turns Ctrl-C into this
         if left.code == 130:

@@ -1,14 +1,13 @@
 """`recuerdo memories`: what a memory holds. `recuerdo correct | pin | boost | mute | forget`: a person's hand on it."""
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recuerdo.cli.remember import HERE, MemoryAt
-from recuerdo.cli.shown import shown
+from recuerdo.cli.shown import day, shown
 from recuerdo.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def history(
         print(f"  {shown(one.text)}")
     for hand in hands:
         amount = "" if hand.amount is None else f" {hand.amount:+g}"
-        print(f"{_day(hand.time)}  {hand.what}{amount}  {hand.author}  {shown(hand.reason)}".rstrip())
+        print(shown(f"{_day(hand.time)}  {hand.what}{amount}  {hand.author}  {hand.reason}".rstrip()))
 
 
 @app.command(epilog="Example:\n\n`recuerdo memories stats`")
@@ -201,7 +200,7 @@ def _must_be(memory: Path) -> None:
 
 
 def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    return day(seconds, "%Y-%m-%d %H:%M")
 
 
 def _data(one: "Record") -> dict[str, Any]:

@@ -4,13 +4,12 @@ import json
 import shlex
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recuerdo.cli.shown import shown
+from recuerdo.cli.shown import day, line
 from recuerdo.errors import InputError
 
 MemoryAt = Annotated[
@@ -69,7 +68,7 @@ def remember(
                 if len(found) == 1:
                     raise
                 failed += 1  # one bad file of a folder does not stop the others
-                print(f"recuerdo: {error}", file=sys.stderr)
+                print(f"recuerdo: {line(str(error))}", file=sys.stderr)
                 continue
             name = "" if str(file) == "-" else str(file)
             if as_json:
@@ -77,7 +76,7 @@ def remember(
             else:
                 same = f", {len(told.same)} of them said by another row already (linked)" if told.same else ""
                 known = f"; {told.known} were there" if told.known else ""
-                print(f"{name or 'standard input'}: {len(told.ids)} passages kept{same}{known}")
+                print(f"{line(name) or 'standard input'}: {len(told.ids)} passages kept{same}{known}")
     if failed:
         raise typer.Exit(1)
 
@@ -118,11 +117,11 @@ def ask(
         if len(told.hops) > 1:
             print(f"hop {number}")
         for one in hop:
-            when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
+            when = day(one.record.time)
             about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
             same = f"  also #{', #'.join(map(str, one.also))}" if one.also else ""
             print(f"{100 * one.weight:5.1f} %  {about}{same}")
-            text, sentence = (" ".join(shown(part).split()) for part in (one.record.text, one.sentence))
+            text, sentence = (line(part) for part in (one.record.text, one.sentence))
             marked = text.replace(sentence, f"▸{sentence}◂", 1)
             print(textwrap.fill(marked, LINE, initial_indent=INDENT, subsequent_indent=INDENT))
     if not any(told.hops):

@@ -22,7 +22,7 @@ from recuerdo.errors import InputError
 
 LIMITS = Limits()
 MOST_CELLS = 1000  # columns of a table
-SNIFFED = 20_000  # characters by which a table tells how it is separated
+SNIFFED = 4_000  # characters by which a table tells how it is separated
 DEEPEST = 64  # folders inside of each other
 
 

@@ -41,7 +41,7 @@ class Rows:
             if given is not None and len(given) not in ({n} if name in ("values", "times") else {0, n}):
                 raise InputError(f"{n} keys and {len(given)} {name} do not fit together: give one for each row")
         for text in self.texts:
-            _check_text(text)
+            check_text(text)
         for tag in (*(tag for tags in self.tags for tag in tags), *([self.author] if self.author else [])):
             _check_tag(tag)
         if self.times is not None and not all(map(_is_time, self.times)):
@@ -234,7 +234,8 @@ def whole(ids: Ids) -> list[int]:
     return [int(id) for id in given]
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Raises InputError for what is no Unicode, or too long for one row."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
