@@ -10,9 +10,12 @@ import pytest
 pytest.importorskip("mcp", reason="mcp is not installed: recuerdo[mcp]")
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from typer.testing import CliRunner
 
 import recuerdo
+from recuerdo.cli.app import app
 from recuerdo.cli.mcp import served
+from recuerdo.errors import InputError
 from recuerdo.workbench.desk import Desk
 from recuerdo.workbench.remembering import Memory
 
@@ -168,3 +171,18 @@ def test_what_may_only_read_is_offered_no_more(tmp_path, encoder):
         assert anyio.run(names, Desk(memory)) == READING | WRITING
     with Memory(tmp_path / "notes.db", read_only=True) as memory:
         assert anyio.run(names, Desk(memory, folder=tmp_path, read_only=True)) == READING
+
+
+def test_what_the_server_cannot_start_with(tmp_path, monkeypatch):
+    run = CliRunner().invoke
+    told = run(app, ["mcp", "--memory", str(tmp_path / "none.db"), "--read-only"])
+    assert "there is no memory" in str(told.exception)
+    made = str(words.encoder(tmp_path / "words", TOWN))
+    with (
+        Memory(tmp_path / "notes.db", encoder=made) as memory,
+        pytest.raises(InputError, match="there is no folder .*none: make it first"),
+    ):
+        Desk(memory, folder=tmp_path / "none")
+    monkeypatch.setitem(sys.modules, "mcp.server", None)
+    told = run(app, ["mcp", "--memory", str(tmp_path / "notes.db")])
+    assert str(told.exception) == "the server needs mcp: pip install 'recuerdo[mcp]'"

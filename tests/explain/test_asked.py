@@ -77,6 +77,9 @@ def test_a_page_says_what_was_read():
 def test_what_was_not_looked_at_is_told():
     told = Page(asked_page(asked([episode(weight=0.4)], looked=40, addressed=1200))).text
     assert "These rows hold at least 40.0 % of the attention; 40 of 1,200 rows were looked at." in told
+    half = asked_page({**asked([episode(weight=0.8)], looked=40, addressed=1200), "covered": 0.4})
+    assert "flex:0.4000" in half
+    assert "60.0 % not shown" in half
     assert "Nothing is there to be read." in Page(asked_page(asked([]))).text
 
 

@@ -71,8 +71,10 @@ def _overview(asked: Mapping[str, Any]) -> str:
     last: Sequence[Mapping[str, Any]] = asked["hops"][-1] if asked["hops"] else ()
     if not last:
         return '<p class="all">Nothing is there to be read.</p>'
-    strip = "".join(_part(one["weight"], f"#{one['id']}") for one in last)
-    rest = 1.0 - sum(one["weight"] for one in last)
+    # A weight is a share of what was looked at, and the strip is all: what was not looked at counts to the rest.
+    seen = asked["covered"] / (sum(one["weight"] for one in last) or 1.0)
+    strip = "".join(_part(seen * one["weight"], f"#{one['id']}") for one in last)
+    rest = 1.0 - asked["covered"]
     if rest > 0.0005:
         label = f"{_percent(rest)} not shown" if rest > 3 * ROOM else ""
         strip += f'<span class="rest{"" if label else " bare"}" style="flex:{rest:.4f}">{label}</span>'
