@@ -198,7 +198,7 @@ import sys, os, socket, subprocess
 from recuerdo.data.parsing import sealed
 sealed()
 for act in (lambda: open({str(tmp_path / "secret.txt")!r}), lambda: os.open({str(tmp_path / "secret.txt")!r}, 0),
-            lambda: open({str(tmp_path / "new.txt")!r}, "w"), lambda: socket.create_connection(("127.0.0.1", 9)),
+            lambda: open(sys.prefix + "/new.txt", "w"), lambda: open(sys.base_prefix + "/.." * 9 + {str(tmp_path / "secret.txt")!r}), lambda: socket.create_connection(("127.0.0.1", 9)),
             lambda: socket.getaddrinfo("host", 80), lambda: socket.socket(), lambda: os.system("true"),
             lambda: subprocess.run(["true"]), lambda: os.fork(), lambda: os.execv("/bin/true", ["true"]),
             lambda: os.posix_spawn("/bin/true", ["true"], {{}})):
@@ -212,7 +212,7 @@ for act in (lambda: open({str(tmp_path / "secret.txt")!r}), lambda: os.open({str
     done = subprocess.run([sys.executable, "-c", tries], capture_output=True, text=True, timeout=60, env=known)
     assert (
         done.stdout.splitlines()
-        == ["a document wants another file"] * 3
+        == ["a document wants another file"] * 4
         + ["a document wants a connection"] * 3
         + ["a document wants to start a program"] * 5
     ), done.stderr

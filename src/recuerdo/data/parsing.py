@@ -7,9 +7,11 @@ only a child process suffers from it: it gets the bytes, gives texts, and may ne
 """
 
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
@@ -36,7 +38,7 @@ def parsed(kind: str, data: bytes, limits: Limits) -> Iterator[tuple[str, str]]:
         left -= len(text)
         if left < 0:
             raise RefusedError(f"holds more than {limits.text:,} characters of text: split it")
-        yield part, text
+        yield part, text.encode(errors="replace").decode()  # half a letter, as some fonts of a PDF have, is none
 
 
 def _html(data: bytes, limits: Limits) -> Iterator[tuple[str, str]]:
@@ -101,7 +103,8 @@ def limited(limits: Limits) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        with suppress(ValueError, OSError):  # lower already, or not known to this system
+            resource.setrlimit(what, (most, most))
 
 
 def sealed() -> None:
@@ -113,8 +116,10 @@ def sealed() -> None:
             raise PermissionError("a document wants a connection")
         if event in ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn"):
             raise PermissionError("a document wants to start a program")
-        if event == "open" and not (isinstance(given[0], int) or str(given[0]).startswith(own)):
-            raise PermissionError("a document wants another file")
+        if event == "open" and not isinstance(given[0], int):
+            inside = os.path.abspath(os.fsdecode(given[0])).startswith(own)
+            if not inside or given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+                raise PermissionError("a document wants another file")
 
     sys.addaudithook(watched)
 
@@ -145,7 +150,7 @@ def main() -> None:
 
 def arguments(kind: str, limits: Limits) -> list[str]:
     """How this process is started."""
-    return [sys.executable, "-P", "-m", __name__, kind, json.dumps(asdict(limits))]
+    return [sys.executable, "-P", "-B", "-m", __name__, kind, json.dumps(asdict(limits))]
 
 
 if __name__ == "__main__":
