@@ -80,7 +80,7 @@ def fuzzed(store, data):
     assert store.hands(far) == []
 
 
-@settings(max_examples=12, **SMALL)
+@settings(max_examples=6, **SMALL)
 @given(data=st.data())
 def test_texts_are_texts_and_numbers_are_numbers(store, data):
     fuzzed(store, data)

@@ -242,7 +242,7 @@ class Embedded:
             query = (
                 "SELECT what, id, amount, author, reason, time FROM hands WHERE ?1 IS NULL OR id = ?1 ORDER BY number"
             )
-            told = self._db.execute(query, (id,)) if id is None or abs(id) < 2**63 else ()
+            told = self._db.execute(query, (id,)) if id is None or 0 <= id < 2**63 else ()
             return [Hand(*one) for one in told]
 
     def stats(self) -> Stats:
@@ -328,7 +328,7 @@ class Embedded:
 
     def _place_of(self, id: int) -> tuple[int, int]:
         """Where the present version of a row is, and its number. Raises InputError for a row that is not there."""
-        some = abs(id) < 2**63  # what SQLite can hold
+        some = 0 <= id < 2**63  # what SQLite can hold
         told = self._db.execute("SELECT place, version FROM rows WHERE id = ?", (id,)).fetchone() if some else None
         if told is not None and told[0] is not None:
             return told
