@@ -27,6 +27,7 @@ def test_the_public_names_are_these():
     assert sorted(recuerdo.__all__) == [
         "Mark",
         "Mask",
+        "Memory",
         "Profile",
         "Reading",
         "RecuerdoError",

@@ -28,6 +28,7 @@ _HOMES = {
     "learn_profile": "recuerdo.workbench",
     "teach": "recuerdo.workbench",
     "trust": "recuerdo.workbench",
+    "Memory": "recuerdo.workbench",
     "RecuerdoError": "recuerdo.errors",
 }
 __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -12,6 +12,7 @@ from recuerdo.cli import (
     evaluate,
     look,
     marks,
+    mcp,
     memories,
     models,
     predict,
@@ -23,6 +24,7 @@ from recuerdo.cli import (
     train,
     truth,
 )
+from recuerdo.cli.shown import line
 from recuerdo.errors import RecuerdoError
 
 app = typer.Typer(
@@ -49,6 +51,7 @@ app.command(name="pin", epilog=memories.HAND.format(verb="pin", more=""))(memori
 app.command(name="boost", epilog=memories.HAND.format(verb="boost", more="--by 2 "))(memories.boost)
 app.command(name="mute", epilog=memories.HAND.format(verb="mute", more=""))(memories.mute)
 app.command(name="forget", epilog=memories.HAND.format(verb="forget", more=""))(memories.forget)
+app.command(name="mcp", epilog=mcp.EXAMPLES)(mcp.mcp)
 app.command(name="demo")(demo.demo)
 app.add_typer(marks.app, name="marks")
 app.add_typer(memories.app, name="memories")
@@ -78,7 +81,7 @@ def main() -> None:
     try:
         app()
     except RecuerdoError as error:
-        print(f"recuerdo: {error}", file=sys.stderr)
+        print(f"recuerdo: {line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except SystemExit as left:  # the library turns Ctrl-C into this
         if left.code == 130:

@@ -10,6 +10,7 @@ import typer
 
 from recuerdo.cli.look import writable
 from recuerdo.cli.progress import progress_bar
+from recuerdo.cli.remembered import remembered
 
 QUESTION = "What did Jacob Devlin and his colleagues train?"
 COLOURS = (
@@ -35,7 +36,7 @@ def demo(
 
     console = Console(highlight=False)
     document = files("recuerdo.cli").joinpath("texts/history.txt").read_text(encoding="utf-8")
-    console.print("[bold]recuerdo[/] [dim]· a tour in five steps[/]\n")
+    console.print("[bold]recuerdo[/] [dim]· a tour in six steps[/]\n")
     console.print("[bold]1[/]  One read: two words look at three others. The weights of each row sum to one.\n")
     _one_read(console)
     length = len(document.split())
@@ -55,14 +56,16 @@ def demo(
     render.write(seen, out)
     _steering(console, model)
     _memory(console)
+    remembered(console)
     size = out.stat().st_size / 1e6
     console.print(
-        f"\n[bold]5[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
+        f"\n[bold]6[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
     )
     console.print("    Choose a word of the answer there; the text below shows what that word read.\n")
     console.print('[dim]Your own: recuerdo look --text-file FILE --question "…" --out page.html[/]')
     console.print('[dim]          recuerdo steer --text-file FILE --question "…" --boost "its words"[/]')
     console.print('[dim]          recuerdo predict babi-reader --story FILE --question "…"[/]')
+    console.print('[dim]          recuerdo remember FOLDER; recuerdo ask "…"[/]')
     if show and sys.stdout.isatty():
         webbrowser.open(out.resolve().as_uri())
 

@@ -1,14 +1,13 @@
 """`recuerdo memories`: what a memory holds. `recuerdo correct | pin | boost | mute | forget`: a person's hand on it."""
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recuerdo.cli.remember import HERE, MemoryAt
-from recuerdo.cli.shown import shown
+from recuerdo.cli.shown import day, shown
 from recuerdo.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def history(
         print(f"  {shown(one.text)}")
     for hand in hands:
         amount = "" if hand.amount is None else f" {hand.amount:+g}"
-        print(f"{_day(hand.time)}  {hand.what}{amount}  {hand.author}  {shown(hand.reason)}".rstrip())
+        print(shown(f"{_day(hand.time)}  {hand.what}{amount}  {hand.author}  {hand.reason}".rstrip()))
 
 
 @app.command(epilog="Example:\n\n`recuerdo memories stats`")
@@ -201,21 +200,16 @@ def _must_be(memory: Path) -> None:
 
 
 def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    return day(seconds, "%Y-%m-%d %H:%M")
 
 
 def _data(one: "Record") -> dict[str, Any]:
-    """A row as plain data: without its vectors, and without the tags that the memory makes for itself."""
-    from recuerdo.workbench.tags import own, source_of
+    from recuerdo.workbench.rows import plain
 
-    told = {name: value for name, value in vars(one).items() if name not in ("key", "value")}
-    return _finite(told | {"tags": own(one.tags), "source": source_of(one.tags)})
+    return plain(one)
 
 
 def _finite(told: Any) -> Any:
-    """Plain data without infinities, which JSON does not know: a muted row has the bias null."""
-    if isinstance(told, dict):
-        return {name: _finite(value) for name, value in told.items()}
-    if isinstance(told, (list, tuple)):
-        return [_finite(one) for one in told]
-    return None if isinstance(told, float) and told in (float("inf"), float("-inf")) else told
+    from recuerdo.workbench.rows import finite
+
+    return finite(told)

@@ -1,16 +1,15 @@
 """`recuerdo remember`: keep texts in a memory. `recuerdo ask`: which of them answers?"""
 
 import json
+import shlex
 import sys
 import textwrap
-import time
-from collections.abc import Container
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recuerdo.cli.shown import shown
+from recuerdo.cli.shown import day, line
 from recuerdo.errors import InputError
 
 MemoryAt = Annotated[
@@ -31,6 +30,8 @@ ASK = """Examples:
 `recuerdo ask "Who has the key?"`
 
 `recuerdo ask "Who has the key?" --tag town --top 3 --json`
+
+`recuerdo ask "Who has the key?" --hops 2 --html answer.html`
 """
 
 
@@ -47,10 +48,10 @@ def remember(
 ) -> None:
     """Keep texts in a memory, passage by passage. What is there already from the same file is not kept twice."""
     from recuerdo.cli.progress import progress_bar
-    from recuerdo.data.documents import READERS
+    from recuerdo.data.documents import READERS, files_below
     from recuerdo.workbench.remembering import Memory
 
-    found = [file for one in files for file in _files(one, READERS)]
+    found = [file for one in files for file in (files_below(one) if one.is_dir() else [one])]
     if not found:
         raise InputError(
             f"there is no file of a kind that can be read in {', '.join(map(str, files))}: {', '.join(READERS)}"
@@ -67,7 +68,7 @@ def remember(
                 if len(found) == 1:
                     raise
                 failed += 1  # one bad file of a folder does not stop the others
-                print(f"recuerdo: {error}", file=sys.stderr)
+                print(f"recuerdo: {line(str(error))}", file=sys.stderr)
                 continue
             name = "" if str(file) == "-" else str(file)
             if as_json:
@@ -75,7 +76,7 @@ def remember(
             else:
                 same = f", {len(told.same)} of them said by another row already (linked)" if told.same else ""
                 known = f"; {told.known} were there" if told.known else ""
-                print(f"{name or 'standard input'}: {len(told.ids)} passages kept{same}{known}")
+                print(f"{line(name) or 'standard input'}: {len(told.ids)} passages kept{same}{known}")
     if failed:
         raise typer.Exit(1)
 
@@ -89,6 +90,7 @@ def ask(
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only rows with this tag (repeatable).")] = None,
     author: Annotated[str | None, typer.Option("--author", help="Only rows by this author.")] = None,
     words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page of the answer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Which episodes answer a question: with their weights, and how much was not looked at."""
@@ -99,8 +101,16 @@ def ask(
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
     if not memory.exists():
         raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
+    if html is not None and (html.suffix.lower() not in (".html", ".htm") or not html.parent.is_dir()):
+        raise InputError(f"{html} cannot be written: name a .html file in a folder that is there")
     with progress_bar() as report, Memory(memory, follow=follow, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
+    if html is not None:
+        from recuerdo.explain.render.asked import write_asked
+
+        command = shlex.join(["recuerdo", *sys.argv[1:]])
+        write_asked(told.as_json(), html, memory=str(memory), command=command)
+        print(f"wrote {html}", file=sys.stderr)
     if as_json:
         print(json.dumps(told.as_json(), ensure_ascii=False))
         return
@@ -108,13 +118,11 @@ def ask(
         if len(told.hops) > 1:
             print(f"hop {number}")
         for one in hop:
-            when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
-            about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
-            when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
+            when = day(one.record.time)
             about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
             same = f"  also #{', #'.join(map(str, one.also))}" if one.also else ""
             print(f"{100 * one.weight:5.1f} %  {about}{same}")
-            text, sentence = (" ".join(shown(part).split()) for part in (one.record.text, one.sentence))
+            text, sentence = (line(part) for part in (one.record.text, one.sentence))
             marked = text.replace(sentence, f"▸{sentence}◂", 1)
             print(textwrap.fill(marked, LINE, initial_indent=INDENT, subsequent_indent=INDENT))
     if not any(told.hops):
@@ -127,14 +135,3 @@ def ask(
 
 def _hand(bias: float) -> str:
     return "" if not bias else f"bias {bias:+g}"
-
-
-def _files(path: Path, kinds: Container[str]) -> list[Path]:
-    """The file itself, or those of a folder that can be read; nothing that a link leads to outside of the folder."""
-    if str(path) == "-":
-        return [path]
-    if path.is_dir():
-        inside = path.resolve()
-        files = (file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in kinds)
-        return sorted(file for file in files if file.resolve().is_relative_to(inside))
-    return [path]

@@ -1,23 +1,29 @@
 """Files that people keep, as texts: txt, md, html, pdf, docx, csv, jsonl. Nothing in them is run, fetched or trusted.
 
-The parsers are maintained libraries, imported when a file of their kind comes (`pip install 'recuerdo[documents]'`).
+The parsers are maintained libraries (`pip install 'recuerdo[documents]'`), which work in a process of their own
+(`recuerdo.data.parsing`).
 """
 
 import csv
 import json
 import math
-import zipfile
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from recuerdo.data.opening import taken
+from recuerdo.data.parsing import Limits, arguments
 from recuerdo.errors import InputError
 
-LARGEST = 256 * 2**20  # bytes of a file
-UNPACKED = 512 * 2**20  # bytes of what is packed in one
+LIMITS = Limits()
 MOST_CELLS = 1000  # columns of a table
+SNIFFED = 4_000  # characters by which a table tells how it is separated
+DEEPEST = 64  # folders inside of each other
 
 
 @dataclass(frozen=True)
@@ -31,38 +37,58 @@ class Document:
     tags: tuple[str, ...] = ()
 
 
-def documents(path: Path) -> Iterator[Document]:
-    """The texts of a file; parts without a word are left out.
+def documents(path: Path, folder: Path | None = None) -> Iterator[Document]:
+    """The texts of a file; parts without a word are left out. With a `folder` the path counts from there and cannot
+    leave it.
 
     Raises InputError for a file that is not there, too large, damaged, of another kind, or whose parser is missing.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
     kind = READERS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path.name} is of a kind that cannot be read: give {', '.join(READERS)}")
-    if (size := path.stat().st_size) > LARGEST:
-        raise InputError(f"{path.name} has {size:,} bytes, and {LARGEST:,} are the most: split it")
+    data = taken(path, folder)
     try:
-        for document in kind(path):
+        for document in kind(path, data):
             if document.text.strip():
                 yield document
-    except ImportError as error:
-        raise InputError(f"{path.name} needs {error.name}: pip install 'recuerdo[documents]'") from None
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 (a parser fails on a damaged file in whatever way it likes)
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"{path.name} cannot be read ({why}): it is damaged, or not what its name says") from None
+        raise _damaged(path, (str(error).strip() or type(error).__name__).splitlines()[0][:200]) from None
 
 
-def _plain(path: Path) -> Iterator[Document]:
-    yield Document(_decoded(path))
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder that can be read, in order; nothing that a link leads to outside of it, and nothing that is
+    deeper than a person would put it."""
+    inside, found, waiting = folder.resolve(), [], [(folder, 0)]
+    while waiting:
+        here, deep = waiting.pop()
+        try:
+            entries = list(os.scandir(here))
+        except OSError:
+            continue  # what may not be opened is not there
+        for entry in entries:
+            path = here / entry.name
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting += [(path, deep + 1)] if deep < DEEPEST else []
+                elif entry.is_file() and path.suffix.lower() in READERS and path.resolve().is_relative_to(inside):
+                    found.append(path)
+            except (OSError, RuntimeError):  # a link to itself
+                continue
+    return sorted(found)
 
 
-def _decoded(path: Path) -> str:
-    data = path.read_bytes()
-    if b"\0" in data[:4096]:
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path.name} cannot be read ({why}): it is damaged, or not what its name says")
+
+
+def _plain(path: Path, data: bytes) -> Iterator[Document]:
+    yield Document(_decoded(path, data))
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    if b"\0" in data:
         raise InputError(f"{path.name} is no text: it has zero bytes")
     try:
         return data.decode("utf-8-sig")
@@ -70,58 +96,49 @@ def _decoded(path: Path) -> str:
         raise InputError(f"{path.name} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
 
 
-def _html(path: Path) -> Iterator[Document]:
-    from bs4 import BeautifulSoup
-
-    page = BeautifulSoup(path.read_bytes(), "html.parser")
-    for hidden in page(["script", "style", "template", "noscript", "head"]):
-        hidden.decompose()
-    for block in page(["p", "div", "li", "br", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "section", "article", "pre"]):
-        block.append("\n\n")
-    yield Document("\n\n".join(" ".join(part.split()) for part in page.get_text().split("\n\n") if part.strip()))
-
-
-def _pdf(path: Path) -> Iterator[Document]:
-    from pypdf import PdfReader
-
-    reader = PdfReader(path)
-    if reader.is_encrypted and not reader.decrypt(""):
-        raise InputError(f"{path.name} is locked by a password: save a copy without one")
-    for number, page in enumerate(reader.pages, 1):
-        yield Document(page.extract_text(), f"page {number}")
-
-
-def _docx(path: Path) -> Iterator[Document]:
-    with zipfile.ZipFile(path) as packed:
-        if (size := sum(one.file_size for one in packed.infolist())) > UNPACKED:
-            raise InputError(f"{path.name} unpacks to {size:,} bytes, and {UNPACKED:,} are the most")
-    from docx import Document as load
-    from docx.table import Table
-
-    parts: list[str] = []
-    for block in load(str(path)).iter_inner_content():
-        if isinstance(block, Table):
-            parts += [" | ".join(cell.text.strip() for cell in row.cells) for row in block.rows]
-        else:
-            parts.append(block.text)
-    yield Document("\n\n".join(part for part in parts if part.strip()))
-
-
-def _csv(path: Path) -> Iterator[Document]:
-    lines = _decoded(path).splitlines(keepends=True)
+def _parsed(path: Path, data: bytes) -> Iterator[Document]:
+    """What a parser finds, who works in a process of its own."""
+    source = str(Path(__file__).parents[2])
+    known = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    command = arguments(path.suffix.lower(), LIMITS)
     try:
-        dialect: Any = csv.Sniffer().sniff("".join(lines[:20]), ",;\t|")
+        done = subprocess.run(
+            command, input=data, capture_output=True, timeout=LIMITS.seconds, env=os.environ | {"PYTHONPATH": known}
+        )
+    except subprocess.TimeoutExpired:
+        done = subprocess.CompletedProcess(command, 1, b"", b"the time is over")
+    for line in done.stdout.splitlines():
+        told = json.loads(line)
+        if "missing" in told:
+            raise InputError(f"{path.name} needs {told['missing']}: pip install 'recuerdo[documents]'")
+        if "refused" in told:
+            raise InputError(f"{path.name} is not read, because it {told['refused']}")
+        if "damaged" in told:
+            raise _damaged(path, told["damaged"])
+        yield Document(told["text"], told["part"])
+    if done.returncode:
+        why = (done.stderr.decode(errors="replace").strip().splitlines() or [f"signal {-done.returncode}"])[-1][:200]
+        most = f"{LIMITS.seconds} s and {LIMITS.memory:,} bytes of memory"
+        raise InputError(f"{path.name} cannot be read within {most} ({why}): split it")
+
+
+def _csv(path: Path, data: bytes) -> Iterator[Document]:
+    text = _decoded(path, data)
+    try:
+        dialect: Any = csv.Sniffer().sniff(text[:SNIFFED], ",;\t|")
     except csv.Error:
         dialect = csv.excel
-    for number, row in enumerate(csv.DictReader(lines, dialect=dialect), 2):
-        told = {str(name): value for name, value in row.items() if name is not None and isinstance(value, str)}
-        if len(told) > MOST_CELLS:
-            raise InputError(f"{path.name} has {len(told)} columns, and {MOST_CELLS} are the most")
-        yield Document("; ".join(f"{name}: {value}" for name, value in told.items() if value.strip()), f"row {number}")
+    rows = csv.reader(StringIO(text, newline=""), dialect=dialect)
+    names = next((row for row in rows if row), [])
+    if len(names) > MOST_CELLS:
+        raise InputError(f"{path.name} has {len(names)} columns, and {MOST_CELLS} are the most")
+    for number, row in enumerate((row for row in rows if row), 2):
+        told = "; ".join(f"{name}: {value}" for name, value in zip(names, row, strict=False) if value.strip())
+        yield Document(told, f"row {number}")
 
 
-def _jsonl(path: Path) -> Iterator[Document]:
-    for number, line in enumerate(_decoded(path).splitlines(), 1):
+def _jsonl(path: Path, data: bytes) -> Iterator[Document]:
+    for number, line in enumerate(_decoded(path, data).split("\n"), 1):
         if not line.strip():
             continue
         told = json.loads(line)
@@ -154,13 +171,13 @@ def _time(told: Any, path: Path, number: int) -> float | None:
     return time
 
 
-READERS: dict[str, Callable[[Path], Iterator[Document]]] = {
+READERS: dict[str, Callable[[Path, bytes], Iterator[Document]]] = {
     ".txt": _plain,
     ".md": _plain,
-    ".html": _html,
-    ".htm": _html,
-    ".pdf": _pdf,
-    ".docx": _docx,
+    ".html": _parsed,
+    ".htm": _parsed,
+    ".pdf": _parsed,
+    ".docx": _parsed,
     ".csv": _csv,
     ".jsonl": _jsonl,
 }

@@ -28,7 +28,7 @@ from recuerdo.store.cluster_scan import Look, scan
 from recuerdo.store.cluster_session import Session
 from recuerdo.store.cluster_state import SCHEMA, STALE, Intent, State, chunks, hand_point
 from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
-from recuerdo.store.refused import check_bias, check_rows, check_version, checked_queries
+from recuerdo.store.refused import check_bias, check_rows, check_said, check_version, checked_queries
 
 MOST_ID = 2**53  # the engine compares numbers as float64
 
@@ -109,7 +109,7 @@ class Cluster:
     def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
         check_version(rows, (self.width, self.value_width), self.name)
-        _check_words(reason)
+        check_said(reason)
         made: list[Point] = []
         with self._session.writing():
 
@@ -134,7 +134,7 @@ class Cluster:
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
         check_bias(amount)
-        _check_words(author, reason)
+        check_said(author, reason)
         wanted = tuple(whole(ids))
         with self._session.writing():
 
@@ -152,7 +152,7 @@ class Cluster:
 
     def note(self, name: str, value: str) -> None:
         """Keep such a fact; an empty value takes it away."""
-        _check_words(name, value)
+        check_said(name, value)
         with self._session.writing():
 
             def make(state: State) -> State:
@@ -166,7 +166,7 @@ class Cluster:
         versions = by_id(records, self.width, self.value_width)
         if not all(np.isfinite([one.time, one.written]).all() and one.bias < np.inf for one in records):
             raise InputError("times are finite numbers, and a bias is a number or -inf")
-        _check_words(*(word for hand in hands for word in (hand.author, hand.reason)))
+        check_said(*(word for hand in hands for word in (hand.author, hand.reason)))
         low, high = min(versions, default=0), max(versions, default=-1) + 1
         if high > MOST_ID:
             raise InputError(f"a cluster keeps ids up to {MOST_ID}, not {high - 1}: append the rows as new ones")
@@ -196,7 +196,7 @@ class Cluster:
         When the engine and its backups let go of their bytes is told in what is `owed`.
         """
         wanted = tuple(dict.fromkeys(whole(ids)))
-        _check_words(author, reason)
+        check_said(author, reason)
         versions = 0
         with self._session.writing():
             if not wanted:
@@ -367,11 +367,3 @@ class Cluster:
 def _longest(keys: np.ndarray) -> float:
     """The norm of the longest key, rounded up."""
     return float(np.linalg.norm(keys.astype(np.float64), axis=1).max(initial=0.0)) * (1 + 1e-9)
-
-
-def _check_words(*given: str) -> None:
-    for words in given:
-        try:
-            words.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"authors, reasons and facts are Unicode, not {words[:40]!r}") from None

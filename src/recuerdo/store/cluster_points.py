@@ -96,7 +96,9 @@ def scored(points: Iterable[Point], state: State) -> Scored:
 
 def empty(where: Where | None) -> bool:
     """Whether a filter lets nothing through, whatever there is."""
-    return where is not None and (where.ids == () or math.isnan(where.since) or math.isnan(where.until))
+    return where is not None and (
+        where.nothing or where.ids == () or math.isnan(where.since) or math.isnan(where.until)
+    )
 
 
 def live(state: State, where: Where | None = None, *, old: bool = False, heard: bool = False) -> Filter:

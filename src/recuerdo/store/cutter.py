@@ -34,9 +34,13 @@ class Cutter:
             return counts
         with self._lock:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO texts(rowid, text) VALUES(?, ?)", enumerate(texts))
-            query = "SELECT doc, term, count(*) FROM found GROUP BY doc, term ORDER BY doc, min(offset)"
-            for place, word, n in self._db.execute(query):
-                counts[place][word] += n
-            self._db.execute("ROLLBACK")
+            try:
+                # Half a letter, which a question may have, is no part of a word.
+                whole = (text.encode(errors="replace").decode() for text in texts)
+                self._db.executemany("INSERT INTO texts(rowid, text) VALUES(?, ?)", enumerate(whole))
+                query = "SELECT doc, term, count(*) FROM found GROUP BY doc, term ORDER BY doc, min(offset)"
+                for place, word, n in self._db.execute(query):
+                    counts[place][word] += n
+            finally:
+                self._db.execute("ROLLBACK")
         return counts

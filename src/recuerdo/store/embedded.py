@@ -22,7 +22,7 @@ from recuerdo.errors import InputError, StoreError
 from recuerdo.store import bodies, lexicon, schema
 from recuerdo.store.index import PART
 from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
-from recuerdo.store.refused import check_bias, check_rows, check_version, checked_queries
+from recuerdo.store.refused import check_bias, check_rows, check_said, check_version, checked_queries
 from recuerdo.store.session import Session
 from recuerdo.store.softmax import best
 
@@ -81,6 +81,7 @@ class Embedded:
     def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
         check_version(rows, (self.width, self.value_width), self.path)
+        check_said(reason)
         with self._session.writing():
             place, version = self._place_of(id)
             state = self._index.state
@@ -95,6 +96,7 @@ class Embedded:
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
         check_bias(amount)
+        check_said(author, reason)
         with self._session.writing():
             for id in whole(ids):
                 self._set_row(id, *self._place_of(id), float(amount))
@@ -103,6 +105,7 @@ class Embedded:
     def adopt(self, records: Sequence[Record], hands: Sequence[Hand] = ()) -> None:
         """Keep rows of another store as they stand there, with ids, versions, biases and times: all or none."""
         versions = by_id(records, self.width, self.value_width)
+        check_said(*(words for hand in hands for words in (hand.author, hand.reason)))
         with self._session.writing():
             state = self._index.state
             low, high = min(versions, default=state.places), max(versions, default=-1) + 1
@@ -133,6 +136,7 @@ class Embedded:
         wanted = list(dict.fromkeys(whole(ids)))
         if not wanted:
             return Receipt(0, 0, ())
+        check_said(author, reason)
         with self._session.writing():
             places: list[int] = []
             for id in wanted:
@@ -217,6 +221,7 @@ class Embedded:
 
     def note(self, name: str, value: str) -> None:
         """Keep such a fact; an empty value takes it away."""
+        check_said(name, value)
         with self._session.writing():
             self._db.execute("DELETE FROM notes WHERE name = ?", (name,))
             if value:
@@ -237,7 +242,7 @@ class Embedded:
             query = (
                 "SELECT what, id, amount, author, reason, time FROM hands WHERE ?1 IS NULL OR id = ?1 ORDER BY number"
             )
-            told = self._db.execute(query, (id,))
+            told = self._db.execute(query, (id,)) if id is None or 0 <= id < 2**63 else ()
             return [Hand(*one) for one in told]
 
     def stats(self) -> Stats:
@@ -323,7 +328,8 @@ class Embedded:
 
     def _place_of(self, id: int) -> tuple[int, int]:
         """Where the present version of a row is, and its number. Raises InputError for a row that is not there."""
-        told = self._db.execute("SELECT place, version FROM rows WHERE id = ?", (id,)).fetchone()
+        some = 0 <= id < 2**63  # what SQLite can hold
+        told = self._db.execute("SELECT place, version FROM rows WHERE id = ?", (id,)).fetchone() if some else None
         if told is not None and told[0] is not None:
             return told
         known = self._index.ids

@@ -154,7 +154,9 @@ class Index:
     def mask(self, where: Where) -> np.ndarray:
         """Which places a filter lets through, [n] bool."""
         n = self.state.places
-        mask = self.alive[:n].copy()
+        mask = np.zeros(n, bool) if where.nothing else self.alive[:n].copy()
+        if not mask.any():
+            return mask
         labels = [("tag", tag) for tag in where.tags] + ([] if where.author is None else [("author", where.author)])
         for label in labels:
             there = np.zeros(n, bool)
@@ -162,7 +164,7 @@ class Index:
             there[np.fromiter((place for (place,) in told), np.int64)] = True
             mask &= there
         if where.ids is not None:
-            mask &= np.isin(self.ids[:n], np.array(where.ids, np.int64))
+            mask &= np.isin(self.ids[:n], np.array([id for id in where.ids if 0 <= id < n], np.int64))
         if (where.since, where.until) != (-np.inf, np.inf):
             times = self.columns["times"].rows(n)[:, 0]
             mask &= (times >= where.since) & (times < where.until)

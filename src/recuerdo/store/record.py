@@ -14,6 +14,7 @@ Ids = Sequence[int] | np.ndarray
 LONGEST = 64 * 2**20  # bytes of one text
 MOST_TAG = 200  # characters of a tag or an author
 DAY = 86_400.0
+FIRST, LAST = -62_135_596_800, 253_402_300_799  # seconds since 1970 that a calendar can name
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +41,11 @@ class Rows:
             if given is not None and len(given) not in ({n} if name in ("values", "times") else {0, n}):
                 raise InputError(f"{n} keys and {len(given)} {name} do not fit together: give one for each row")
         for text in self.texts:
-            _check_text(text)
+            check_text(text)
         for tag in (*(tag for tags in self.tags for tag in tags), *([self.author] if self.author else [])):
             _check_tag(tag)
-        if self.times is not None and not all(math.isfinite(time) for time in self.times):
-            raise InputError("a time is a number of seconds since 1970, not infinite and not NaN")
+        if self.times is not None and not all(map(_is_time, self.times)):
+            raise InputError("a time is a number of seconds since 1970, of the years 1 to 9999")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -104,6 +105,11 @@ class Where:
     author: str | None = None
     since: float = -math.inf
     until: float = math.inf
+
+    @property
+    def nothing(self) -> bool:
+        """Whether a tag or the author is one that no row can have."""
+        return not all(map(_is_tag, (*self.tags, *([] if self.author is None else [self.author]))))
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,8 @@ class Stats:
 def vectors(given: np.ndarray, what: str) -> np.ndarray:
     """[n, d] float32 that are finite, or InputError."""
     try:
-        found = np.ascontiguousarray(given, dtype=np.float32)
+        with np.errstate(over="ignore"):  # told below
+            found = np.ascontiguousarray(np.zeros(0) if np.iscomplexobj(given) else given, dtype=np.float32)
     except (TypeError, ValueError):
         raise InputError(f"{what} are numbers, [n, d]") from None
     if found.ndim != 2 or not found.shape[1]:
@@ -227,7 +234,8 @@ def whole(ids: Ids) -> list[int]:
     return [int(id) for id in given]
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Raises InputError for what is no Unicode, or too long for one row."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -236,6 +244,15 @@ def _check_text(text: str) -> None:
         raise InputError(f"a text of {size:,} bytes is too long for one row: cut it, {LONGEST:,} bytes are the most")
 
 
+def _is_time(time: float) -> bool:
+    return isinstance(time, (int, float, np.number)) and FIRST <= time <= LAST
+
+
+def _is_tag(tag: str) -> bool:
+    seen = not any(unicodedata.category(c)[0] == "C" for c in tag)
+    return 0 < len(tag) <= MOST_TAG and tag == tag.strip() and seen
+
+
 def _check_tag(tag: str) -> None:
-    if not 0 < len(tag) <= MOST_TAG or tag != tag.strip() or any(unicodedata.category(c)[0] == "C" for c in tag):
+    if not _is_tag(tag):
         raise InputError(f"a tag or an author is 1 to {MOST_TAG} characters that can be seen, not {tag[:40]!r}")

@@ -5,6 +5,8 @@ import numpy as np
 from recuerdo.errors import InputError
 from recuerdo.store.record import Rows, vectors
 
+MOST_BIAS = 1_000_000
+
 
 def check_rows(rows: Rows, widths: tuple[int, int], name: object) -> None:
     """Raises InputError for keys and values that are not of the store's widths; no rows fit any store."""
@@ -21,9 +23,18 @@ def check_version(rows: Rows, widths: tuple[int, int], name: object) -> None:
 
 
 def check_bias(amount: float) -> None:
-    """Raises InputError for what cannot be added to a logit."""
-    if amount != amount or amount == np.inf:
-        raise InputError(f"a bias is a number or -inf, not {amount}")
+    """Raises InputError for what cannot be added to a logit without drowning all others in float32."""
+    if not (abs(amount) <= MOST_BIAS or amount == -np.inf):
+        raise InputError(f"a bias is a number or -inf, not {amount}, and {MOST_BIAS:,} is the most")
+
+
+def check_said(*words: str) -> None:
+    """Raises InputError for authors, reasons and facts that cannot be written down."""
+    for told in words:
+        try:
+            told.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"authors, reasons and facts are Unicode, not {told[:40]!r}") from None
 
 
 def checked_queries(queries: np.ndarray, top: int, width: int, name: object) -> np.ndarray:

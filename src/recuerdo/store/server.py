@@ -237,6 +237,8 @@ class Server:
 
     def hands(self, id: int | None = None) -> list[Hand]:
         """What was done to a row by hand, or to all rows, oldest first."""
+        if id is not None and not 0 <= id < 2**63:
+            return []
         with self._session.reading():
             where = "WHERE %s::bigint IS NULL OR id = %s::bigint ORDER BY number"
             return [tables.hand(one) for one in self._session.run(tables.HAND + where, (id, id))]

@@ -55,7 +55,7 @@ def filtered(where: Where | None) -> tuple[LiteralString, dict[str, object]]:
         return "", {}
     text: LiteralString = ""
     given: dict[str, object] = {}
-    if not all(_sayable(name) for name in (*where.tags, *([] if where.author is None else [where.author]))):
+    if where.nothing:
         return " AND false", {}  # no row can have it
     if where.tags:
         text, given["tags"] = text + " AND r.tags @> %(tags)s::text[]", list(where.tags)
@@ -173,8 +173,3 @@ def _put(ids: np.ndarray, logits: np.ndarray, found: np.ndarray, exact: np.ndarr
     """The best of the rows found, of equal ones the lower ids first."""
     order = np.lexsort((found, -exact))[: len(ids)]
     ids[: len(order)], logits[: len(order)] = found[order], exact[order]
-
-
-def _sayable(name: str) -> bool:
-    """Whether PostgreSQL's text can hold a name."""
-    return "\0" not in name and not any("\ud800" <= letter <= "\udfff" for letter in name)

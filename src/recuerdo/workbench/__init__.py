@@ -13,6 +13,7 @@ _HOMES = {
     "learn_profile": "recuerdo.workbench.profiling",
     "teach": "recuerdo.workbench.teaching",
     "trust": "recuerdo.workbench.trusting",
+    "Memory": "recuerdo.workbench.remembering",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

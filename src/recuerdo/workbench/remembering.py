@@ -19,7 +19,7 @@ from recuerdo.data.documents import documents
 from recuerdo.errors import InputError
 from recuerdo.memory.episodic import Episodic
 from recuerdo.store.embedded import Embedded
-from recuerdo.store.record import Receipt, Record, Rows, Where
+from recuerdo.store.record import Receipt, Record, Rows, Where, check_text
 from recuerdo.workbench.passages import passages, sentences_of
 from recuerdo.workbench.running import open_run
 from recuerdo.workbench.tags import PART, SAME, SOURCE, TEXT, mark, own, shown, source_of
@@ -29,6 +29,7 @@ WORDS = 0.6  # what a unit of BM25 adds to a logit
 PIN = 4.0  # what pinning adds to a logit
 TOGETHER = 64  # passages that are kept in one go
 FOLLOW = {"minilm": "follow-minilm"}  # the trained next question of an encoder
+LONG, MOST, FAR = 10_000, 1000, 16  # characters of a question, episodes that are shown, hops
 Step = Callable[[str, int, int], None]
 
 
@@ -181,11 +182,17 @@ class Memory:
         return told
 
     def remember_file(
-        self, path: Path, *, tags: Sequence[str] = (), author: str = "", step: Step | None = None
+        self,
+        path: Path,
+        *,
+        folder: Path | None = None,
+        tags: Sequence[str] = (),
+        author: str = "",
+        step: Step | None = None,
     ) -> Remembered:
         """Keep what a file says (`recuerdo.data.documents` reads it); a row knows the file and the page, row or line.
 
-        Raises InputError for a file that cannot be read.
+        With a `folder` the path counts from there and cannot leave it. Raises InputError for what cannot be read.
         """
         said = (
             Said(
@@ -195,7 +202,7 @@ class Memory:
                 one.author or author,
                 one.time,
             )
-            for one in documents(path)
+            for one in documents(path, folder)
         )
         return self.remember_all(said, step=step)
 
@@ -223,6 +230,7 @@ class Memory:
                 step("remembering passages", len(ids), 0)
 
         for one in said:
+            check_text(one.text)
             if own(one.tags) != list(one.tags):
                 raise InputError(f"tags that begin with {SAME}, {SOURCE}, {PART} or {TEXT} are the memory's own")
             for part in dict.fromkeys(passages(one.text)):
@@ -248,12 +256,9 @@ class Memory:
         With more `hops` what was read moves the question, and the episode that a hop read most is not read again: so
         the second finds the fact that shares nothing with the question but what the first one found. Rows that say the
         same word for word count as one episode, whose weight is theirs together. Raises InputError for a question
-        without a word, and for less than one hop.
+        without a word, and for what is far more than anybody asks for, or less than one.
         """
-        if hops < 1 or top < 1:
-            raise InputError(f"hops and top are 1 or more, not {hops} and {top}")
-        if not sentences_of(question):
-            raise InputError("a question has at least one word")
+        _check_asked(question, top, hops, words)
         ids, scores = self.store.matches(question, where=where) if words else (np.empty(0, np.int64), np.empty(0))
         added = {int(id): words * float(x) for id, x in zip(ids, scores, strict=True)}
         asked = torch.from_numpy(self.encoder.encode([question]))
@@ -296,6 +301,7 @@ class Memory:
     def correct(self, id: int, text: str, *, author: str = "", reason: str = "") -> int:
         """Put another text in the place of a row's, as its next version, whose number is returned; the old one is kept
         in its history until the row is forgotten."""
+        check_text(text)
         if not sentences_of(text):
             raise InputError("there is no word to remember")
         old = self.store.get([id])[0]
@@ -351,6 +357,18 @@ class Memory:
                 f"{self.path} was made with the encoder {name}, which gives other vectors now: "
                 "use the files that it was made with, or make another memory"
             )
+
+
+def _check_asked(question: str, top: int, hops: int, words: float) -> None:
+    check_text(question)
+    if len(question) > LONG:
+        raise InputError(f"a question of {len(question):,} characters is too long: {LONG:,} are the most")
+    if not sentences_of(question):
+        raise InputError("a question has at least one word")
+    if not (1 <= top <= MOST and 1 <= hops <= FAR):
+        raise InputError(f"episodes are 1 to {MOST} and hops 1 to {FAR}, not {top} and {hops}")
+    if not 0 <= words <= MOST:
+        raise InputError(f"the weight of shared words is 0 to {MOST}, not {words}")
 
 
 def _further(query: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:

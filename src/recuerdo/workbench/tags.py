@@ -34,5 +34,5 @@ def own(tags: Sequence[str]) -> list[str]:
 
 
 def mark(source: str, text: str) -> str:
-    """A short name of a text from a source."""
-    return hashlib.sha256(f"{source}\0{text}".encode()).hexdigest()[:20]
+    """A short name of a text from a source, such as a file whose name may be any bytes."""
+    return hashlib.sha256(f"{source}\0{text}".encode(errors="surrogatepass")).hexdigest()[:20]
