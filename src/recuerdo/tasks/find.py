@@ -6,13 +6,14 @@ lasts; only where to look next is learned. Each split has names and chains of it
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recuerdo.data.chains import World, world
+from recuerdo.data.chains import world
 from recuerdo.errors import InputError
 from recuerdo.models.follow import Follow
 from recuerdo.read import dot, read
@@ -65,7 +66,6 @@ class Find:
     def __post_init__(self) -> None:
         if min(self.worlds, self.batch, self.facts, self.questions, self.checks) < 1 or self.batch > self.worlds:
             raise InputError(f"the numbers of a Find are 1 or more, and batch is at most worlds: not {self}")
-        self._looks: dict[str, Looks] = {}
 
     def model(self, name: str, **arguments) -> nn.Module:
         """The model of a name, as wide as the encoder. Raises InputError for a name that is not in MODELS."""
@@ -118,27 +118,17 @@ class Find:
         }
 
     def looks(self, split: str) -> Looks:
-        """All worlds of a split, encoded once."""
-        if split not in self._looks:
-            count = self.checks if split in SPLITS else self.worlds
-            told = [world(split, 0, n, facts=self.facts, questions=self.questions) for n in range(count)]
-            self._looks[split] = self._looks_of(told)
-        return self._looks[split]
-
-    def _looks_of(self, told: Sequence[World]) -> Looks:
-        texts = [text for one in told for text in (*one.facts, *(q.text for q in one.questions))]
-        vectors = torch.from_numpy(self._encoded(texts)).unflatten(0, (len(told), self.facts + self.questions))
-        facts = [[(q.facts[0], q.facts[-1]) for q in one.questions] for one in told]
-        long = [[len(q.facts) > 1 for q in one.questions] for one in told]
-        return Looks(vectors[:, self.facts :], vectors[:, : self.facts], torch.tensor(facts), torch.tensor(long))
+        """All worlds of a split."""
+        count = self.checks if split in SPLITS else self.worlds
+        return _looks(self._encoder(), split, count, self.facts, self.questions)
 
     def _wide(self) -> int:
-        return self.width or self._encoded(["How wide?"]).shape[1]
+        return self.width or self._encoder()(["How wide?"]).shape[1]
 
-    def _encoded(self, texts: Sequence[str]) -> np.ndarray:
+    def _encoder(self) -> Encode:
         if self.encode is None:
             raise InputError("the task find has no encoder yet: set its `encode`, as training by a recipe does")
-        return self.encode(texts)
+        return self.encode
 
     def _hops(self, follow: Next, looks: Looks) -> tuple[Tensor, Tensor]:
         """The logits of both hops, [w, q, n] each. What the first reads most the second does not read again."""
@@ -147,6 +137,16 @@ class Find:
         query = follow(looks.queries, read(asked, keys, keys, score=dot).mixed[:, 0])
         second = self.sharpness * query @ looks.keys.mT
         return first, second.scatter(-1, first.argmax(-1, keepdim=True), -torch.inf)
+
+
+@lru_cache(4)  # several seeds read the same worlds
+def _looks(encode: Encode, split: str, count: int, facts: int, questions: int) -> Looks:
+    told = [world(split, 0, n, facts=facts, questions=questions) for n in range(count)]
+    texts = [text for one in told for text in (*one.facts, *(q.text for q in one.questions))]
+    vectors = torch.from_numpy(encode(texts)).unflatten(0, (count, facts + questions))
+    pairs = [[(q.facts[0], q.facts[-1]) for q in one.questions] for one in told]
+    long = [[len(q.facts) > 1 for q in one.questions] for one in told]
+    return Looks(vectors[:, facts:], vectors[:, :facts], torch.tensor(pairs), torch.tensor(long))
 
 
 def _sum(query: Tensor, mixed: Tensor) -> Tensor:

@@ -15,13 +15,14 @@ set = { linear = true }
 import inspect
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from recuerdo.bridge.sentences import SentenceEncoder
@@ -114,7 +115,7 @@ class Recipe:
                 raise
             raise InputError(f"[data] of {self.name} does not fit the task {self.task}: {error}") from None
         if encoder := getattr(task, "encoder", ""):
-            task.encode = lambda texts: _encoder(encoder).encode(texts)  # loaded when it is used first
+            task.encode = _encode_by(encoder)
         return task
 
     def new_model(self, task: Task) -> nn.Module:
@@ -128,8 +129,16 @@ class Recipe:
 
 
 @cache
-def _encoder(name: str) -> SentenceEncoder:
-    return SentenceEncoder(name)
+def _encode_by(name: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """The same function for the same encoder, which is loaded when it is used first."""
+    loaded: list[SentenceEncoder] = []
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        if not loaded:
+            loaded.append(SentenceEncoder(name))
+        return loaded[0].encode(texts)
+
+    return encode
 
 
 def load_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
