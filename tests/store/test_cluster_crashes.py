@@ -17,6 +17,7 @@ CHANGES = {
     "append": lambda store: store.append(rows(4, seed=2)),
     "update": lambda store: store.update(1, rows(1, seed=3), reason="wrong"),
     "bias": lambda store: store.bias([0, 2], 1.5, reason="pinned"),
+    "undo": lambda store: store.undo(1, author="Ada", reason="right"),
     "forget": lambda store: store.forget([0, 1], reason="asked"),
     "adopt": lambda store: store.adopt(*HELD),
 }

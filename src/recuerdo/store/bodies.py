@@ -48,13 +48,14 @@ def put(db: sqlite3.Connection, placed: Sequence[tuple[int, Record]]) -> None:
         db.executemany("INSERT INTO labels VALUES(?, ?, ?)", labels)
 
 
-def records(db: sqlite3.Connection, places: Sequence[int], bias: np.ndarray) -> dict[int, Record]:
+def records(db: sqlite3.Connection, places: Sequence[int]) -> dict[int, Record]:
     """Place -> what stands there, with the bias of today; a place that is empty is left out."""
+    bias = "coalesce((SELECT bias FROM rows WHERE rows.id = bodies.id AND rows.place = bodies.place), 0.0)"
     found: dict[int, Record] = {}
     for first in range(0, len(places), TOGETHER):
         some = places[first : first + TOGETHER]
-        query = f"SELECT {BODY} FROM bodies WHERE place IN ({','.join('?' * len(some))})"
-        for place, id, version, time, written, author, tags, text, key, value in db.execute(query, some):
+        query = f"SELECT {BODY}, {bias} FROM bodies WHERE place IN ({','.join('?' * len(some))})"
+        for place, id, version, time, written, author, tags, text, key, value, added in db.execute(query, some):
             found[place] = Record(
                 id,
                 version,
@@ -65,7 +66,7 @@ def records(db: sqlite3.Connection, places: Sequence[int], bias: np.ndarray) -> 
                 author,
                 time,
                 written,
-                float(bias[place]),
+                float(added),
             )
     return found
 

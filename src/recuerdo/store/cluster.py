@@ -29,6 +29,7 @@ from recuerdo.store.cluster_session import Session
 from recuerdo.store.cluster_state import SCHEMA, STALE, Intent, State, chunks, hand_point
 from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
 from recuerdo.store.refused import check_bias, check_rows, check_version, checked_queries
+from recuerdo.store.undoing import Back, again, taken_back
 
 MOST_ID = 2**53  # the engine compares numbers as float64
 
@@ -109,46 +110,27 @@ class Cluster:
     def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
         check_version(rows, (self.width, self.value_width), self.name)
-        _check_words(reason)
-        made: list[Point] = []
         with self._session.writing():
-
-            def begin(state: State, token: str) -> tuple[State, Intent]:
-                old = self._session.there(state, whole([id]))[int(id)]
-                version, bias = int(old.payload["version"]) + 1, float(old.payload["bias"])
-                one = next(self._records(rows, [(int(id), version, bias)]))
-                words = self._words.of([one.text])[0]
-                made[:] = [points.point(one, words, current=True, stamp=state.change + 1)]
-                hands = (state.hands, state.hands + 1)
-                state = replace(state, hands=hands[1], norm=max(state.norm, _longest(rows.keys)))
-                more = {"hands": hands, "new": made[0].id, "old": old.id, "author": rows.author, "reason": reason}
-                return state.opened("update", "doing", token, ids=(int(id),), **more)
-
-            with self._ledger.doing(begin) as intent:
-                self._rows.put(made)
-                self._ledger.note_hands(intent)
-            with suppress(StoreError):  # it is so already, and the next write tries again
-                self._ledger.finish(intent)
-        return int(made[0].payload["version"])
+            return self._put_next(id, rows, rows.author, reason)
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
         check_bias(amount)
-        _check_words(author, reason)
         wanted = tuple(whole(ids))
         with self._session.writing():
-
-            def begin(state: State, token: str) -> tuple[State, Intent]:
-                self._session.there(state, wanted)
-                hands = (state.hands, state.hands + len(wanted))
-                state = replace(state, hands=hands[1], bias=max(state.bias, float(amount)))
-                more = {"hands": hands, "amount": float(amount), "author": author, "reason": reason}
-                return state.opened("bias", "settling", token, ids=wanted, **more)
-
             if wanted:
-                intent = self._ledger.noted(begin)
-                with suppress(StoreError):  # it is so already, and the next write tries again
-                    self._ledger.finish(intent)
+                self._set_bias(wanted, float(amount), author, reason)
+
+    def undo(self, id: int, *, author: str = "", reason: str = "") -> Hand:
+        """Take back what a hand did last to a row, and is not taken back yet: what that was."""
+        with self._session.writing():
+            told = self.history(id)
+            back = taken_back(id, self.hands(id), told[-1].version, self.name)
+            if back.version:
+                self._put_next(id, again(told[back.version - 1]), author, reason, undone=back)
+            else:
+                self._set_bias((id,), back.amount, author, reason, undone=back)
+        return back.hand
 
     def note(self, name: str, value: str) -> None:
         """Keep such a fact; an empty value takes it away."""
@@ -299,7 +281,7 @@ class Cluster:
         with self._session.reading() as state:
             rows = self._rows.count(points.live(state))
             versions = self._rows.count(points.live(state, old=True)) - rows
-            return Stats(rows, versions, self.width, self.value_width, SCHEMA, 0)
+            return Stats(rows, versions, self.width, self.value_width, SCHEMA, 0, state.next)
 
     # ---------------------------------------------------------------------------------------------------------- upkeep
 
@@ -330,6 +312,56 @@ class Cluster:
         self._session.close()
 
     # ----------------------------------------------------------------------------------------------- what is behind it
+
+    def _put_next(self, id: int, rows: Rows, author: str, reason: str, *, undone: Back | None = None) -> int:
+        """One row as the next version of another, whose number is returned."""
+        _check_words(author, reason)
+        made: list[Point] = []
+
+        def begin(state: State, token: str) -> tuple[State, Intent]:
+            old = self._session.there(state, whole([id]))[int(id)]
+            self._check_last(state, id, undone)
+            version, bias = int(old.payload["version"]) + 1, float(old.payload["bias"])
+            one = next(self._records(rows, [(int(id), version, bias)]))
+            words = self._words.of([one.text])[0]
+            made[:] = [points.point(one, words, current=True, stamp=state.change + 1)]
+            hands = (state.hands, state.hands + 1)
+            state = replace(state, hands=hands[1], norm=max(state.norm, _longest(rows.keys)))
+            more = {"hands": hands, "new": made[0].id, "old": old.id, "author": author, "reason": reason}
+            return state.opened("update", "doing", token, ids=(int(id),), undo=undone is not None, **more)
+
+        with self._ledger.doing(begin) as intent:
+            self._rows.put(made)
+            self._ledger.note_hands(intent)
+        with suppress(StoreError):  # it is so already, and the next write tries again
+            self._ledger.finish(intent)
+        return int(made[0].payload["version"])
+
+    def _set_bias(
+        self, ids: tuple[int, ...], amount: float, author: str, reason: str, *, undone: Back | None = None
+    ) -> None:
+        _check_words(author, reason)
+
+        def begin(state: State, token: str) -> tuple[State, Intent]:
+            self._session.there(state, ids)
+            self._check_last(state, ids[0], undone)
+            hands = (state.hands, state.hands + len(ids))
+            state = replace(state, hands=hands[1], bias=max(state.bias, amount))
+            more = {"hands": hands, "amount": amount, "author": author, "reason": reason}
+            return state.opened("bias", "settling", token, ids=ids, undo=undone is not None, **more)
+
+        intent = self._ledger.noted(begin)
+        with suppress(StoreError):  # it is so already, and the next write tries again
+            self._ledger.finish(intent)
+
+    def _check_last(self, state: State, id: int, undone: Back | None) -> None:
+        """Whether what is to be undone is still the last thing that was done to a row."""
+        if undone is None:
+            return
+        hands = upkeep.hands(self._states, state, id)
+        versions = self._rows.count(points.live(state, Where(ids=(int(id),)), old=True))
+        if taken_back(id, hands, versions, self.name) != undone:
+            raise StoreError(f"another process is changing row {id} of {self.name}: wait for it, and try again")
 
     def _records(self, rows: Rows, named: Sequence[tuple[int, int, float]]) -> Iterator[Record]:
         """Rows as records with these ids, versions and biases."""

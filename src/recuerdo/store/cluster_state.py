@@ -33,8 +33,8 @@ MANY = 1000  # ids in one condition
 class Intent:
     """Something that takes several steps: ids, or the range low <= id < high; hands[0] <= number of a hand < hands[1].
 
-    `new` and `old` are the points of the versions of an update. `stamp` is the change in which it was noted; it was
-    asked for at the time `when`, and at `since` its writer was alive.
+    `new` and `old` are the points of the versions of an update. `undo`: it takes something back. `stamp` is the
+    change in which it was noted; it was asked for at the time `when`, and at `since` its writer was alive.
     """
 
     token: str
@@ -52,6 +52,7 @@ class Intent:
     amount: float = 0.0
     author: str = ""
     reason: str = ""
+    undo: bool = False
 
 
 @dataclass(frozen=True)
@@ -332,7 +333,7 @@ def hand_point(number: int, what: str, id: int, amount: float | None, author: st
 def hand_points(intent: Intent) -> Iterator[Point]:
     """The points of what an intent does by hand."""
     amount = intent.amount if intent.what == "bias" else None
-    what = "correct" if intent.what == "update" else intent.what
+    what = "undo" if intent.undo else "correct" if intent.what == "update" else intent.what
     for i, id in enumerate(intent.ids):
         yield hand_point(intent.hands[0] + i, what, id, amount, intent.author, intent.reason, intent.when)
 

@@ -108,6 +108,13 @@ class Column:
             if at == self._size:
                 self._size += os.pwrite(self._fd, bytes(ROOM), at)
 
+    def blank(self, place: int) -> None:
+        """Write zeros from a place to the end of the file: a write that came to nothing may have left something there.
+        Places behind the end are zeros by themselves."""
+        at, size = HEADER + place * self.row, os.fstat(self._fd).st_size
+        while at < size:
+            at += os.pwrite(self._fd, bytes(min(size - at, ROOM)), at)
+
     def wipe(self, places: np.ndarray) -> None:
         """Write zeros over rows, on the disk."""
         for place in places.tolist():

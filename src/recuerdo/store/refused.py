@@ -5,6 +5,8 @@ import numpy as np
 from recuerdo.errors import InputError
 from recuerdo.store.record import Rows, vectors
 
+FORGOTTEN = "was forgotten, and an erase cannot be undone"
+
 
 def check_rows(rows: Rows, widths: tuple[int, int], name: object) -> None:
     """Raises InputError for keys and values that are not of the store's widths; no rows fit any store."""
