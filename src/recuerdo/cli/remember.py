@@ -10,13 +10,10 @@ from typing import Annotated
 
 import typer
 
+from recuerdo.cli.options import HERE, AsJson, By, MemoryAt, Tags
 from recuerdo.cli.shown import shown
 from recuerdo.errors import InputError
 
-MemoryAt = Annotated[
-    Path, typer.Option("--memory", "-m", envvar="RECUERDO_MEMORY", help="The file of the memory.", show_default=True)
-]
-HERE = Path("memory.db")
 LINE, INDENT = 100, " " * 9
 REMEMBER = """Examples:
 
@@ -85,10 +82,10 @@ def ask(
     memory: MemoryAt = HERE,
     top: Annotated[int, typer.Option("--top", min=1, help="So many episodes.")] = 5,
     hops: Annotated[int, typer.Option("--hops", min=1, help="Read so often; each look moves the question on.")] = 1,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only rows with this tag (repeatable).")] = None,
-    author: Annotated[str | None, typer.Option("--author", help="Only rows by this author.")] = None,
+    tag: Tags = None,
+    author: By = None,
     words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Which episodes answer a question: with their weights, and how much was not looked at."""
     from recuerdo.cli.progress import progress_bar
@@ -96,9 +93,7 @@ def ask(
     from recuerdo.workbench.remembering import Memory
 
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
-    if not memory.exists():
-        raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
-    with progress_bar() as report, Memory(memory, progress=report) as kept:
+    with progress_bar() as report, Memory(memory, make=False, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
     if as_json:
         print(json.dumps(told.as_json(), ensure_ascii=False))
@@ -107,8 +102,6 @@ def ask(
         if len(told.hops) > 1:
             print(f"hop {number}")
         for one in hop:
-            when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
-            about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
             when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
             about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
             same = f"  also #{', #'.join(map(str, one.also))}" if one.also else ""
