@@ -61,6 +61,7 @@ class Broken:
         bytes_of_key, bytes_of_value = sizes.most_common(1)[0][0]
         self.width, self.value_width = bytes_of_key // 4, bytes_of_value // 4
         self._cache = self._cached()
+        self._erased = {hand.id for hand in self._hands.values() if hand.what == "forget"}
         self._set = {hand.id: hand.amount for hand in self.hands() if hand.amount is not None}
         self.doubtful: dict[int, str] = {}
         self._told = {id: told for id in sorted(self._spots) if (told := self._versions(id))}
@@ -142,12 +143,14 @@ class Broken:
     def _versions(self, id: int) -> list[tuple[int, Spot]]:
         """Places and spots of the versions of a row, oldest first; what is odd about the row is noted."""
         place, present, _ = self._rows.get(id, (id, 0, 0.0))
-        if place is None:  # it was forgotten
+        if place is None and id in self._erased:
             return []
         versions = sorted(self._spots[id])
         for version in versions:
             self._record(id, version, self._spots[id][version][1], 0.0)
-        if versions[-1] < present:
+        if place is None:  # only one of two tables says so
+            self.doubtful[id] = "it may have been forgotten"
+        elif versions[-1] < present:
             self.doubtful[id] = f"version {present} is lost, and version {versions[-1]} stands in its place"
         elif versions != list(range(1, len(versions) + 1)):
             self.doubtful[id] = "an earlier version is lost"

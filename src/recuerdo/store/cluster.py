@@ -150,8 +150,9 @@ class Cluster:
             raise InputError("times are finite numbers, and a bias is a number or -inf")
         _check_words(*(word for hand in hands for word in (hand.author, hand.reason)))
         low, high = min(versions, default=0), max(versions, default=-1) + 1
-        if high > MOST_ID:
-            raise InputError(f"a cluster keeps ids up to {MOST_ID}, not {high - 1}: append the rows as new ones")
+        after = max([high, *(hand.id + 1 for hand in hands)])
+        if after > MOST_ID:
+            raise InputError(f"a cluster keeps ids up to {MOST_ID}, not {after - 1}: append the rows as new ones")
         norm = max((_longest(one.key[None]) for one in records), default=0.0)
         largest = max((told[-1].bias for told in versions.values()), default=0.0)
         with self._session.writing():
@@ -161,7 +162,7 @@ class Cluster:
                     raise InputError(f"row {low} of {self.name} is there already, or was: move into an empty memory")
                 numbers = (state.hands, state.hands + len(hands))
                 more = {"low": min(low, high), "high": high, "hands": numbers}
-                state = replace(state, next=max(state.next, high), hands=numbers[1])
+                state = replace(state, next=max(state.next, after), hands=numbers[1])
                 state = replace(state, norm=max(state.norm, norm), bias=max(state.bias, largest))
                 return state.opened("append", "doing", token, **more)
 

@@ -93,8 +93,8 @@ class Store(Protocol):
     def adopt(self, records: Sequence[Record], hands: Sequence[Hand] = ()) -> None:
         """Keep rows of another store as they stand there, with ids, versions, biases and times: all or none.
 
-        All versions of a row come together. Later rows get ids above all of these. Raises InputError for an id that is
-        there already, and for versions that do not follow each other.
+        All versions of a row come together. Later rows get ids above all of these, those that only hands tell of too.
+        Raises InputError for an id that is there already, and for versions that do not follow each other.
         """
         ...
 

@@ -115,7 +115,7 @@ class Embedded:
         versions = by_id(records, self.width, self.value_width)
         with self._session.writing():
             state = self._index.state
-            low, high = min(versions, default=state.places), max(versions, default=-1) + 1
+            low, high = min(versions, default=state.places), max([-1, *versions, *(hand.id for hand in hands)]) + 1
             if high - state.places > SPARSE * len(versions) + SPARSE_FREE:
                 raise InputError(
                     f"ids from {low} to {high - 1} are too far apart to be kept: append the rows as new ones"
@@ -319,6 +319,8 @@ class Embedded:
             rows = np.array(told, column.dtype).reshape(len(placed), column.width)
             for run in runs:
                 column.put(int(at[run[0]]), rows[run])
+            if self._index.state.places > int(at.max(initial=first - 1)) + 1:
+                column.put(self._index.state.places - 1, np.zeros((1, column.width), column.dtype))
 
     def _keep(self, rows: Rows, first: int, named: list[tuple[int, int]]) -> None:
         """Rows at the places from `first` on, with their ids and versions."""

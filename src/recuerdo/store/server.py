@@ -134,7 +134,7 @@ class Server:
                 )
             if low < state.next:
                 raise InputError(f"row {low} of {self.name} is there already, or was: move into an empty memory")
-            state.next = max(state.next, high)
+            state.next = max(state.next, high, *(hand.id + 1 for hand in hands))
             tables.keep(
                 self._session,
                 self._words,
