@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_all_verbs_over_every_kind_of_place(kind, run, tmp_path, monkeypatch, en
     )
     assert "2 were there already" in run("memories", "import", "town.jsonl", "-m", "b.db")
     said = run("memories", "move", where, "c.db")
-    assert "2 rows in 4 versions and 10 things done by hand are in c.db; all were compared with " in said
+    assert "2 rows in 4 versions and 9 things done by hand are in c.db; all were compared with " in said
     assert json.loads(run("memories", "move", where, "c.db", "--json"))["rows"] == 2
     assert told(where) == told("c.db")
     assert run("forget", "--query", "Who has the key?", "--top", "1", stdin="n\n", code=1).count("#1  ") == 1
@@ -118,14 +119,15 @@ def test_the_encoder_is_not_loaded_to_show_and_undo(run, encoder, monkeypatch):
 
 def test_a_damaged_memory_is_salvaged(run, encoder, tmp_path):
     with Memory("a.db", encoder=str(encoder)) as memory:
-        for i in range(300):
+        for i in range(80):
             memory.remember(f"{'Ada leads it. ' * 9} Bob has {'the ' * i} key.")
         memory.correct(5, "Carl has the key.")
     before = told("a.db")
+    shutil.copyfile("a.db", "well.db")
     data = bytearray(Path("a.db").read_bytes())
     at = data.index(b"Carl has")
     data[at : at + 4] = b"Bill"
-    data[4096 * 30 : 4096 * 32] = os.urandom(8192)
+    data[4096 * 30 : 4096 * 31] = os.urandom(4096)
     Path("a.db").write_bytes(data)
     said = run("memories", "salvage", "a.db", "b.db")
     assert " rows were read" not in said
@@ -133,11 +135,11 @@ def test_a_damaged_memory_is_salvaged(run, encoder, tmp_path):
     assert "#5: its text is not as it was remembered" in said
     assert Path("a.db").read_bytes() == data
     kept = told("b.db")
-    assert len(kept["rows"]) > 270
+    assert len(kept["rows"]) > 0.8 * len(before["rows"])
     assert kept["facts"] == before["facts"]
     assert {one for one in kept["rows"] if one[0] != 5} < {*before["rows"]}
     assert json.loads(run("memories", "salvage", "a.db", "c.db", "--json"))["lost"]["doubtful"].keys() == {"5"}
-    assert "nothing is lost" in run("memories", "salvage", "b.db", "d.db")
+    assert "nothing is lost" in run("memories", "salvage", "well.db", "d.db")
     with pytest.raises(InputError, match="a.db cannot be salvaged into itself: give another place"):
         salvage(Path("a.db"), "a.db")
     Embedded("e.db", width=3).close()

@@ -26,7 +26,7 @@ SECRET = "s3cr3t"
         (Path("a/notes.db"), "a/notes.db"),
         ("C:\\notes.db", "C:\\notes.db"),
         (f"postgresql://ada:{SECRET}@db:5432/base?schema=notes", "postgresql://db:5432/base?schema=notes"),
-        (f"postgres://ada@/base?host=/run&password={SECRET}", "postgresql:///run/base?schema=recuerdo"),
+        (f"postgres://ada@/base?host=/run&password={SECRET}", "postgresql:///base?host=/run&schema=recuerdo"),
         (f"postgresql://ada:{SECRET}@[::1]/base", "postgresql://[::1]/base?schema=recuerdo"),
         (f"qdrant+https://{SECRET}@cluster/notes?shards=3&replicas=2", "qdrant+https://cluster:6333/notes"),
         (f"qdrant+https://:{SECRET}@cluster:443/notes", "qdrant+https://cluster:443/notes"),

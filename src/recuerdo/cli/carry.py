@@ -117,7 +117,9 @@ def salvage(
         print(f"{lost.versions:,} earlier versions of rows are lost")
     if lost.frames:
         print(f"{lost.frames:,} pages of the log beside the file were damaged: what was written last may be lost")
+    if not lost.counted:
+        print("how many rows there were is lost too: later ones may be lost")
     for id, what in lost.doubtful.items():
         print(f"#{id}: {what}")
-    if not (lost.rows or lost.versions or lost.frames or lost.doubtful):
+    if lost.counted and not (lost.rows or lost.versions or lost.frames or lost.doubtful):
         print("nothing is lost")

@@ -26,12 +26,14 @@ Spot = tuple[int, int]  # page, and which row of it
 @dataclass(frozen=True)
 class Lost:
     """What a damaged file does not give any more: rows of which nothing is left, how many versions of others, and
-    rows that are there but not as they were, with what is wrong; pages of the log that were damaged."""
+    rows that are there but not as they were, with what is wrong; pages of the log that were damaged; and whether it is
+    still known how many rows there were, without which the last ones may be lost unsaid."""
 
     rows: tuple[int, ...]
     versions: int
     doubtful: dict[int, str]
     frames: int
+    counted: bool
 
 
 class Broken:
@@ -114,7 +116,13 @@ class Broken:
                 continue
             versions += id in self._told
             rows |= set() if id in self._told else {id}
-        return Lost(tuple(sorted(rows)), versions, dict(sorted(self.doubtful.items())), self._pages.bad_frames)
+        return Lost(
+            tuple(sorted(rows)),
+            versions,
+            dict(sorted(self.doubtful.items())),
+            self._pages.bad_frames,
+            bool(self._generation),
+        )
 
     # ----------------------------------------------------------------------------------------------- what is behind it
 

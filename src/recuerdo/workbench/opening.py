@@ -87,6 +87,8 @@ def _server(where: str) -> Place:
     host = parts.hostname or options.get("host", "")
     port = f":{parts.port}" if parts.port else ""
     name = f"postgresql://{f'[{host}]' if ':' in host else host}{port}{parts.path}?schema={schema}"
+    if host.startswith("/"):  # the folder of a socket
+        name = f"postgresql://{port}{parts.path}?host={host}&schema={schema}"
     dsn = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
     return Place(name, "server", dsn, {"schema": schema, "approximate": options.get("approximate") in YES})
 
