@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -171,31 +173,43 @@ def test_what_cannot_be_moved(tmp_path):
         move(first, tmp_path / "wide.db")
 
 
+MOVER = """
+import sys
+from recuerdo.workbench import moving
+moving.TOGETHER = int(sys.argv[3])
+told = moving.move(sys.argv[1], sys.argv[2], step=lambda *said: print(*said, flush=True))
+print(told, flush=True)
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", places.KINDS)
-def test_kill_9_in_mid_move_forty_times(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "n", "together"), [("file", 20_000, 128), ("server", 20_000, 128), ("cluster", 1200, 8)]
+)
+def test_kill_9_in_mid_move_forty_times(kind, n, together, tmp_path):
     """A move is killed again and again until it comes to its end; nothing is lost, nothing is there twice."""
-    first, there = str(tmp_path / "a.db"), places.place(kind, tmp_path)
-    n = 30_000 if kind != "cluster" else 3000
+    first, there, log = str(tmp_path / "a.db"), places.place(kind, tmp_path), tmp_path / "said"
     with Embedded(first, width=D, value_width=E) as store:
         store.append(rows(n, tags=[["a"]] * n))
-        for id in range(0, n, 97):
+        for id in range(0, n, 197):
             store.update(id, rows(1, seed=id))
             store.bias([id + 1], 1.0)
         store.forget(range(5, n, 101))
-    before, kills, draw = told(first), 0, np.random.default_rng(0)
-    command = [sys.executable, "-m", "recuerdo", "memories", "move", first, there]
+    before, kills, draw, cut = told(first), 0, np.random.default_rng(0), Counter()
     env = os.environ | {"PYTHONPATH": str(Path(recuerdo.__file__).parents[1])}
-    while True:
-        child = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait = 0.5 + float(draw.uniform(0, 0.6)) if kills < 40 else 1e9
-        try:
-            out, err = child.communicate(timeout=wait)
-            break
-        except subprocess.TimeoutExpired:
+    while kills < 40:
+        most, so_far = int(draw.integers(0, 7)), 0
+        command = [sys.executable, "-c", MOVER, first, there, str(together)]
+        with open(log, "w") as err, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=err) as child:
+            for line in child.stdout:
+                so_far += 1
+                if so_far > most:
+                    break
+            else:
+                raise AssertionError(log.read_text())
+            time.sleep(float(draw.uniform(0, 0.03)))
             child.send_signal(signal.SIGKILL)
-            child.communicate()
-            kills += 1
-    assert child.returncode == 0, err
-    print(f"{kind}: {kills} kills; {out.decode().strip()}")
+        kills, cut[b" ".join(line.split()[:2]).decode()] = kills + 1, cut[b" ".join(line.split()[:2]).decode()] + 1
+    end = move(first, there)
+    print(f"{kind}: {kills} kills ({dict(cut)}), then {end}")
     assert told(there) == told(first) == before

@@ -23,7 +23,7 @@ import numpy as np
 from recuerdo.errors import InputError, StoreError
 from recuerdo.store import cluster_points as points
 from recuerdo.store import cluster_upkeep as upkeep
-from recuerdo.store.cluster_engine import Point, parts
+from recuerdo.store.cluster_engine import Point, among, both, equals, parts
 from recuerdo.store.cluster_scan import Look, scan
 from recuerdo.store.cluster_session import Session
 from recuerdo.store.cluster_state import SCHEMA, STALE, Intent, State, chunks, hand_point
@@ -158,8 +158,7 @@ class Cluster:
         with self._session.writing():
 
             def begin(state: State, token: str) -> tuple[State, Intent]:
-                if versions and low < state.next:
-                    raise InputError(f"row {low} of {self.name} is there already, or was: move into an empty memory")
+                state = self._retaken(state, [id for id in versions if id < state.next], (low, high))
                 numbers = (state.hands, state.hands + len(hands))
                 more = {"low": min(low, high), "high": high, "hands": numbers}
                 state = replace(state, next=max(state.next, after), hands=numbers[1])
@@ -313,6 +312,24 @@ class Cluster:
         self._session.close()
 
     # ----------------------------------------------------------------------------------------------- what is behind it
+
+    def _retaken(self, state: State, ids: Sequence[int], span: tuple[int, int]) -> State:
+        """The state in which ids that were given out may be adopted: those of a writer who did not come to its end.
+
+        That one is given up, should it still be alive. Raises InputError for ids of rows that are there, or were.
+        """
+        for some in chunks(ids):
+            hand = [equals("kind", "hand"), equals("what", "forget"), among("id", some)]
+            there = {int(one.payload["id"]) for one in self._seen(state, Where(ids=tuple(some)))}
+            was = {int(one.payload["id"]) for page in self._states.pages(both(hand)) for one in page}
+            was |= {id for one in state.intents if one.what == "forget" for id in one.ids} & {*some}
+            if there or was:
+                id = min(there | was)
+                raise InputError(f"row {id} of {self.name} is there already, or was: move into an empty memory")
+        for one in state.intents:
+            if ids and one.what == "append" and one.phase == "doing" and one.low < span[1] and one.high > span[0]:
+                state = state.moved(one.token, phase="void")
+        return state
 
     def _put_next(self, id: int, rows: Rows, author: str, reason: str, *, undone: Back | None = None) -> int:
         """One row as the next version of another, whose number is returned."""

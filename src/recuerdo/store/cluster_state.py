@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any
 
 from recuerdo.errors import StoreError
-from recuerdo.store.cluster_engine import Engine, Point, among, both, equals, parts, these, within
+from recuerdo.store.cluster_engine import Condition, Engine, Point, among, both, equals, parts, these, within
 
 SCHEMA = 1
 STATE = str(uuid.UUID(int=1))  # the point of the state; hands and copies have points of their own
@@ -253,7 +253,7 @@ class Ledger:
     def _sweep(self, intent: Intent) -> None:
         """Delete the points of what never was."""
         if intent.high > intent.low:
-            self.rows.delete(both([within("id", intent.low, intent.high)]))
+            self.rows.delete(both([begun(intent)]))
         if intent.new:
             self.rows.delete(both([these([intent.new])]))
         if intent.hands[1] > intent.hands[0]:
@@ -316,6 +316,11 @@ class Ledger:
         """Note what was done by hand; what is noted already stays, for a forget may have blanked it since."""
         for some in parts(hand_points(intent)):
             self.states.put(some, only=equals("number", -1))
+
+
+def begun(intent: Intent) -> Condition:
+    """The points of rows that an intent writes; others may have taken their ids since it was given up."""
+    return both([within("id", intent.low, intent.high), within("stamp", intent.stamp, intent.stamp + 1)])
 
 
 def bias_fields(amount: float, stamp: int) -> dict[str, Any]:
