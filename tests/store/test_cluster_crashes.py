@@ -190,6 +190,23 @@ def test_of_two_who_adopt_the_same_the_second_wins(monkeypatch):
             slow.adopt(HELD[0][:1])
 
 
+def test_what_was_changed_meanwhile_is_not_undone(monkeypatch):
+    on = begun()
+    with opened(on) as store, opened(on) as other:
+        history = store.history
+
+        def slow(id):
+            found = history(id)
+            other.bias([id], 2.0)
+            return found
+
+        hands = store.hands
+        monkeypatch.setattr(store, "hands", lambda id: slow(id) and hands(id)[:1])
+        with pytest.raises(StoreError, match="another process is changing row 1 of .*: wait for it, and try again"):
+            store.undo(1)
+        assert [hand.what for hand in hands(1)] == ["correct", "bias"]
+
+
 def test_a_writer_that_was_given_up_hears_of_it(monkeypatch):
     on = begun()
     faulty = Faulty(on)

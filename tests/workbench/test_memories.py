@@ -83,6 +83,7 @@ def test_all_verbs_over_every_kind_of_place(kind, run, tmp_path, monkeypatch, en
     assert "2 rows in 4 versions and 9 things done by hand are in c.db; all were compared with " in said
     assert json.loads(run("memories", "move", where, "c.db", "--json"))["rows"] == 2
     assert told(where) == told("c.db")
+    run("undo", "0")
     assert run("forget", "--query", "Who has the key?", "--top", "1", stdin="n\n", code=1).count("#1  ") == 1
     gone = json.loads(run("forget", "--query", "Who has the key?", "--top", "1", "--yes", "--by", "Ada", "--json"))
     assert (gone["ids"], gone["rows"], gone["versions"]) == ([1], 1, 3)

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 
@@ -34,6 +35,19 @@ def insert(
         labels |= {("author", rows.author, first + i) for i in range(len(rows))}
     if labels:
         db.executemany("INSERT INTO labels VALUES(?, ?, ?)", labels)
+
+
+def placed(versions: dict[int, list[Record]], first: int, end: int) -> tuple[list[tuple[int, Record]], int]:
+    """Where adopted rows (id -> versions) stand, by rising places, and the number of places afterwards.
+
+    The present version stands at the place of its id, as if it had been appended, where that is `first` or higher;
+    below, an earlier version of another row may stand there. All others go behind, from `end` on.
+    """
+    behind = count(end)
+    found = [
+        (id if one is told[-1] and id >= first else next(behind), one) for id, told in versions.items() for one in told
+    ]
+    return sorted(found, key=lambda pair: pair[0]), next(behind)
 
 
 def put(db: sqlite3.Connection, placed: Sequence[tuple[int, Record]]) -> None:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -123,17 +123,11 @@ class Embedded:
             there = [id for id in versions if id < state.places and self._given(id)]
             if there:
                 raise InputError(f"row {there[0]} of {self.path} is there already, or was: move into an empty memory")
-            # The present version of a row stands at the place of its id, as if it had been appended, unless an earlier
-            # version of another row stands there; that, and all earlier versions, go behind.
             first, end = state.places, max(state.places, high)
-            behind = count(end)
-            placed = [
-                (id if one is told[-1] and id >= first else next(behind), one)
-                for id, told in versions.items()
-                for one in told
-            ]
-            state.places = next(behind)
-            self._adopt(sorted(placed, key=lambda pair: pair[0]), first)
+            placed, state.places = bodies.placed(versions, first, end)
+            bodies.put(self._db, placed)
+            for name, column in self._index.written().items():
+                column.put_apart(first, [(place, _number(one, name)) for place, one in placed], state.places)
             gone = [(place, -1, state.change) for place in sorted({*range(first, end)} - {*versions})]
             gone += [(place, one.id, state.change) for place, one in placed if one is not versions[one.id][-1]]
             self._db.executemany("INSERT INTO old VALUES(?, ?, ?)", gone)
@@ -308,20 +302,6 @@ class Embedded:
 
     # ----------------------------------------------------------------------------------------------- what is behind it
 
-    def _adopt(self, placed: list[tuple[int, Record]], first: int) -> None:
-        """Records at rising places of their own; of the columns from `first` on, nothing else is left but zeros."""
-        bodies.put(self._db, placed)
-        at = np.array([place for place, _ in placed], np.int64)
-        runs = np.split(np.arange(len(placed)), np.flatnonzero(np.diff(at) > 1) + 1) if placed else []
-        for name, column in self._index.written().items():
-            column.blank(first)
-            told = [{"keys": one.key, "times": one.time, "values": one.value}[name] for _, one in placed]
-            rows = np.array(told, column.dtype).reshape(len(placed), column.width)
-            for run in runs:
-                column.put(int(at[run[0]]), rows[run])
-            if self._index.state.places > int(at.max(initial=first - 1)) + 1:
-                column.put(self._index.state.places - 1, np.zeros((1, column.width), column.dtype))
-
     def _keep(self, rows: Rows, first: int, named: list[tuple[int, int]]) -> None:
         """Rows at the places from `first` on, with their ids and versions."""
         now = time.time()
@@ -408,3 +388,8 @@ class Embedded:
         except InputError:
             return False
         return True
+
+
+def _number(one: Record, column: str) -> np.ndarray | float | None:
+    """What of a record stands in a column."""
+    return {"keys": one.key, "times": one.time, "values": one.value}[column]
