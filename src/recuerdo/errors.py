@@ -11,6 +11,7 @@
     ├── JournalError       feedback that could not be kept or read
     ├── RunError           a run's folder that cannot be used
     ├── StoreError         a memory's store that cannot be used
+    │   └── NoMemory       there is none at the place that was named
     └── InputError         what a person handed over cannot be used (also a ValueError)
 
 A message is one short fact and the way out. The command line prints it as one line and leaves with exit code 2.
@@ -62,6 +63,10 @@ class RunError(RecuerdoError):
 
 class StoreError(RecuerdoError):
     """A memory's store that cannot be opened, read or written; the message names the file and the fix."""
+
+
+class NoMemory(StoreError):
+    """There is no memory at the place that was named; the message says how one is made."""
 
 
 class InputError(RecuerdoError, ValueError):

@@ -206,6 +206,48 @@ def test_what_was_done_by_hand_is_kept(store):
     assert all(abs(hand.time - time.time()) < 60 for hand in store.hands())
 
 
+def test_what_a_hand_did_is_undone_as_in_an_editor(store):
+    ids = store.append(rows(3, tags=[["old"]] * 3, times=[1.0, 2.0, 3.0], author="Ada"))
+    id = int(ids[1])
+
+    def now():
+        one = store.get([id])[0]
+        return one.text, one.author, one.tags, one.time, one.bias
+
+    states = [now()]
+    for change in (
+        lambda: store.bias([id], 2.0, author="Bob", reason="pinned"),
+        lambda: store.update(id, rows(1, seed=4, tags=[["new"]], author="Bob"), reason="it was wrong"),
+        lambda: store.bias([id], -math.inf),
+        lambda: store.update(id, rows(1, seed=5)),
+    ):
+        change()
+        states.append(now())
+    undone = store.undo(id, author="Eve", reason="it was right")
+    assert (undone.what, undone.author) == ("correct", "")
+    assert now() == states[3]
+    store.update(id, rows(1, seed=6))  # from here on, seed 5 is behind what was undone and comes no more
+    for wanted, what in ((3, "correct"), (2, "bias"), (1, "correct"), (0, "bias")):
+        assert store.undo(id).what == what
+        assert now() == states[wanted]
+    with pytest.raises(InputError, match=f"nothing that a hand did to row {id} of .* is left to be undone"):
+        store.undo(id)
+    np.testing.assert_array_equal(store.get([id])[0].key, rows(3).keys[1])
+    agree(store.scan(asked()), ids, asked().astype(float) @ rows(3).keys.T.astype(float), 10)
+    assert store.ids(Where(tags=("old",))).tolist() == ids.tolist()
+    assert store.matches("text 1 0", top=1)[0].tolist() == [id]
+    hand = store.hands(id)[4]
+    assert (hand.what, hand.amount, hand.author, hand.reason) == ("undo", None, "Eve", "it was right")
+    assert [hand.amount for hand in store.hands(id) if hand.what == "undo"] == [None, None, 2.0, None, 0.0]
+    assert [one.version for one in store.history(id)] == list(range(1, 8))
+    assert store.check() == []
+    store.forget([ids[0]])
+    with pytest.raises(InputError, match=f"row {ids[0]} .* was forgotten, and an erase cannot be undone"):
+        store.undo(int(ids[0]))
+    with pytest.raises(InputError, match="row 99 .* is not there"):
+        store.undo(99)
+
+
 def test_all_vectors_at_once(store):
     given = rows(4, tags=[["a"], [], ["a"], []])
     ids = store.append(given)
@@ -248,6 +290,12 @@ def test_a_store_adopts_what_another_holds(store, tmp_path):
             store.adopt(held)
         with pytest.raises(InputError, match="row 0 .* is not there"):
             store.get([0])
+        store.update(1, rows(1, seed=8))
+        assert [(one.version, one.text) for one in store.history(1)] == [
+            (version, f"text {row} of {seed}") for version, row, seed in ((1, 1, 0), (2, 0, 3), (3, 0, 4), (4, 0, 8))
+        ]
+        assert store.undo(1).what == "correct"
+        assert store.get([1])[0].text == "text 0 of 4"
     assert store.check() == []
     for wrong in ([held[2]], [held[-1], held[-1]]):
         with pytest.raises(InputError, match="the versions of row . are 1, 2, … one after the other"):
@@ -372,22 +420,32 @@ def test_a_snapshot_is_a_store_and_forgetting_reaches_it(store, tmp_path):
 def test_any_sequence_of_changes(name, tmp_path_factory, data):
     store = STORES[name](tmp_path_factory.mktemp("any"))
     truth = {}  # id -> (key, bias, version, text)
+    before = {}  # id -> the same before each change that is not undone
     try:
         for step in range(data.draw(st.integers(1, 12))):
-            what = data.draw(st.sampled_from(["append", "update", "bias", "forget", "reopen"] if truth else ["append"]))
+            kinds = ["append", "update", "bias", "undo", "forget", "reopen"]
+            what = data.draw(st.sampled_from(kinds if truth else ["append"]))
             some = sorted(truth) and data.draw(st.lists(st.sampled_from(sorted(truth)), min_size=1, unique=True))
             if what == "append":
                 given = rows(data.draw(st.integers(1, 4)), seed=step)
                 for id, key, text in zip(store.append(given).tolist(), given.keys, given.texts, strict=True):
                     truth[id] = (key, 0.0, 1, text)
+                    before[id] = []
             elif what == "update":
                 given = rows(1, seed=step)
                 store.update(some[0], given)
+                before[some[0]].append(truth[some[0]])
                 truth[some[0]] = (given.keys[0], truth[some[0]][1], truth[some[0]][2] + 1, given.texts[0])
             elif what == "bias":
                 amount = data.draw(st.sampled_from([0.0, 2.5, -1.0, -math.inf]))
                 store.bias(some, amount)
+                for id in some:
+                    before[id].append(truth[id])
                 truth |= {id: (truth[id][0], amount, *truth[id][2:]) for id in some}
+            elif what == "undo" and before[some[0]]:
+                key, bias, _, text = before[some[0]].pop()
+                version = truth[some[0]][2] + (store.undo(some[0]).what == "correct")
+                truth[some[0]] = (key, bias, version, text)
             elif what == "forget":
                 store.forget(some)
                 for id in some:

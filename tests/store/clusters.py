@@ -6,6 +6,7 @@ ordered by needs an index, JSON has no NaN, writes wait and are ordered, and the
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -49,7 +50,7 @@ def told(store):
         "history": [[(r.version, r.text) for r in store.history(id)] for id in ids.tolist()],
         "hands": [(h.what, h.id, h.amount, h.reason) for h in store.hands()],
         "words": sorted(store.matches("text")[0].tolist()),
-        "stats": store.stats(),
+        "stats": replace(store.stats(), next=0),  # ids that were never given out for good are not used again
     }
 
 

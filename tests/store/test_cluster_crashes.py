@@ -1,6 +1,7 @@
 """The store in a cluster when things end in the middle: writers that die at any call, outages, other writers."""
 
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ CHANGES = {
     "append": lambda store: store.append(rows(4, seed=2)),
     "update": lambda store: store.update(1, rows(1, seed=3), reason="wrong"),
     "bias": lambda store: store.bias([0, 2], 1.5, reason="pinned"),
+    "undo": lambda store: store.undo(1, author="Ada", reason="right"),
     "forget": lambda store: store.forget([0, 1], reason="asked"),
     "adopt": lambda store: store.adopt(*HELD),
 }
@@ -136,6 +138,73 @@ def test_what_a_dead_writer_left_is_given_up_after_a_while(monkeypatch):
         monkeypatch.setattr(cluster_state, "OVER", -1.0)
         other.note("any", "thing")
         assert intents(faulty.on) == []
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_what_a_dead_writer_was_adopting_may_be_adopted_at_once(done, monkeypatch):
+    """As by a move that was killed and goes on: the same rows under the same ids, and no trace of the first try."""
+    with opened(begun()) as store:
+        store.adopt(*HELD)
+        after = told(store)
+    for at in range(1, 100):
+        faulty = Faulty(begun())
+        store = opened(faulty)
+        faulty.fail(at, done=done)
+        with suppress(Killed):
+            store.adopt(*HELD)
+        finished = faulty.calls < at
+        with opened(faulty.on) as other:
+            if len(other.ids()) == 3:
+                other.adopt(*HELD)
+            with pytest.raises(InputError, match="row 11 .* is there already, or was"):
+                other.adopt(*HELD)
+            for what in ("STALE", "OVER"):
+                with monkeypatch.context() as patch:
+                    patch.setattr(cluster_state, what, -1.0)
+                    other.note("any", "")
+                assert told(other) == after
+                assert other.check() == []
+            assert intents(faulty.on) == []
+        if finished:
+            break
+    assert at > 5
+
+
+def test_of_two_who_adopt_the_same_the_second_wins(monkeypatch):
+    on = begun()
+    with opened(on) as slow, opened(on) as other:
+        put = slow._rows.put
+
+        def late(points, **more):
+            other.adopt(*HELD)
+            put(points, **more)
+
+        monkeypatch.setattr(slow._rows, "put", late)
+        with pytest.raises(StoreError, match="took too long, and was undone"):
+            slow.adopt(*HELD)
+        assert other.ids().tolist() == [0, 1, 2, 11, 12, 13]
+        assert [one.version for one in other.history(12)] == [1, 2]
+        assert other.check() == []
+        other.forget([11])
+        with pytest.raises(InputError, match="row 11 .* is there already, or was"):
+            slow.adopt(HELD[0][:1])
+
+
+def test_what_was_changed_meanwhile_is_not_undone(monkeypatch):
+    on = begun()
+    with opened(on) as store, opened(on) as other:
+        history = store.history
+
+        def slow(id):
+            found = history(id)
+            other.bias([id], 2.0)
+            return found
+
+        hands = store.hands
+        monkeypatch.setattr(store, "hands", lambda id: slow(id) and hands(id)[:1])
+        with pytest.raises(StoreError, match="another process is changing row 1 of .*: wait for it, and try again"):
+            store.undo(1)
+        assert [hand.what for hand in hands(1)] == ["correct", "bias"]
 
 
 def test_a_writer_that_was_given_up_hears_of_it(monkeypatch):

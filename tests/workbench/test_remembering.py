@@ -1,10 +1,11 @@
 """A memory of texts: what is kept, what is not kept twice, what a question finds, and what a person's hand does to it."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -18,33 +19,8 @@ from recuerdo.store.record import Rows, Where
 from recuerdo.workbench.passages import passages, sentences_of
 from recuerdo.workbench.remembering import Memory, Said
 
-TOWN = "The harvest festival is held in September. Ada leads it.\n\nThe library closes at six. Bob has the key."
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory):
-    """A BERT of two layers with random weights over words: texts with the same words lie near each other."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("encoder") / "words"
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        *sorted(set(f"{TOWN} Who ? Carl eight".replace(".", " . ").split())),
-    ]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    return folder
+sys.path.insert(0, str(Path(__file__).parent))
+from places import TOWN
 
 
 @pytest.fixture
@@ -261,14 +237,14 @@ def test_what_cannot_be(memory, encoder, tmp_path):
         with pytest.raises(InputError, match=words):
             wrong()
     with pytest.raises(InputError, match="was made with the encoder .*words, not minilm: leave it away"):
-        Memory(memory.path, encoder="minilm")
+        Memory(memory.name, encoder="minilm")
     with Embedded(tmp_path / "other keys.db", width=32) as other:
         other.append(Rows(np.eye(32)))
     with pytest.raises(InputError, match="holds keys that .*words did not make: they are not a memory of texts"):
         Memory(tmp_path / "other keys.db", encoder=str(encoder))
     memory.store.note("probe", np.eye(32, dtype=np.float32)[0].tobytes().hex())
     with pytest.raises(InputError, match="which gives other vectors now: use the files that it was made with"):
-        Memory(memory.path)
+        Memory(memory.name)
     with pytest.raises(RecuerdoError):
         Memory(tmp_path / "other.db", encoder="no-such-encoder")
     assert not (tmp_path / "other.db").exists()

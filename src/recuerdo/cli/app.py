@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from recuerdo.cli import (
+    carry,
     compare,
     demo,
     evaluate,
+    forget,
+    hand,
     look,
     marks,
     mcp,
@@ -46,11 +49,16 @@ app.command(name="evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(name="predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command(name="remember", epilog=remember.REMEMBER)(remember.remember)
 app.command(name="ask", epilog=remember.ASK)(remember.ask)
-app.command(name="correct", epilog=memories.HAND.format(verb="correct", more='"Bob has the key." '))(memories.correct)
-app.command(name="pin", epilog=memories.HAND.format(verb="pin", more=""))(memories.pin)
-app.command(name="boost", epilog=memories.HAND.format(verb="boost", more="--by 2 "))(memories.boost)
-app.command(name="mute", epilog=memories.HAND.format(verb="mute", more=""))(memories.mute)
-app.command(name="forget", epilog=memories.HAND.format(verb="forget", more=""))(memories.forget)
+app.command(name="correct", epilog=hand.EXAMPLES.format(verb="correct", more='"Bob has the key." '))(hand.correct)
+app.command(name="pin", epilog=hand.EXAMPLES.format(verb="pin", more=""))(hand.pin)
+app.command(name="boost", epilog=hand.EXAMPLES.format(verb="boost", more="--by 2 "))(hand.boost)
+app.command(name="mute", epilog=hand.EXAMPLES.format(verb="mute", more=""))(hand.mute)
+app.command(name="undo", epilog=hand.EXAMPLES.format(verb="undo", more=""))(hand.undo)
+app.command(name="forget", epilog=forget.EXAMPLES)(forget.forget)
+memories.app.command(name="move", epilog=carry.MOVE)(carry.move)
+memories.app.command(name="export", epilog=carry.EXPORT)(carry.export)
+memories.app.command(name="import", epilog=carry.IMPORT)(carry.import_)
+memories.app.command(name="salvage", epilog=carry.SALVAGE)(carry.salvage)
 app.command(name="mcp", epilog=mcp.EXAMPLES)(mcp.mcp)
 app.command(name="demo")(demo.demo)
 app.add_typer(marks.app, name="marks")

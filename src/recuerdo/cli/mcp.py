@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recuerdo.cli.remember import HERE, MemoryAt
+from recuerdo.cli.options import HERE, MemoryAt
 from recuerdo.errors import InputError, RecuerdoError
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ def mcp(
     encoder: Annotated[str, typer.Option("--encoder", help="The encoder of a new memory (default: minilm).")] = "",
 ) -> None:
     """Serve a memory to assistants: a Model Context Protocol server over standard input and output."""
-    if read_only and not memory.exists():
-        raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
     # Nothing but the protocol may be written to standard output, whatever a library has to say while it loads.
     with contextlib.redirect_stdout(sys.stderr):
         try:

@@ -1,85 +1,111 @@
-"""`recuerdo memories`: what a memory holds. `recuerdo correct | pin | boost | mute | forget`: a person's hand on it."""
+"""`recuerdo memories`: what a memory holds."""
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import math
+from typing import TYPE_CHECKING
 
 import typer
 
-from recuerdo.cli.remember import HERE, MemoryAt
+from recuerdo.cli.options import HERE, AsJson, By, MemoryAt, Row, Since, Tags, Until
 from recuerdo.cli.shown import day, shown
-from recuerdo.errors import InputError
 
 if TYPE_CHECKING:
-    from recuerdo.store.record import Record
+    from datetime import datetime
 
-Ids = Annotated[list[int], typer.Argument(help="Numbers of rows, as `recuerdo ask` and `recuerdo memories ls` say.")]
-Author = Annotated[str, typer.Option("--author", help="Who says so.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+    from recuerdo.store.record import Hand, Record, Where
+
 LINE = 90  # characters of a text in a list
-HAND = """Examples:
-
-`recuerdo {verb} 12 {more}--reason "as of today"`
-"""
+MINUTE = "%Y-%m-%d %H:%M"
 
 app = typer.Typer(
-    help="What a memory holds: list, show, history, statistics, check, rebuild.",
+    help="What a memory holds, and where: list, show, history, check, move, export, import, salvage.",
     epilog="Examples:\n\n`recuerdo memories ls`\n\n`recuerdo memories history 12 --memory notes.db`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
 
-@app.command(epilog="Example:\n\n`recuerdo memories ls --tag town`")
+@app.command(epilog="Example:\n\n`recuerdo memories ls --tag town --since 2026-01-31`")
 def ls(
     memory: MemoryAt = HERE,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only rows with this tag (repeatable).")] = None,
+    tag: Tags = None,
+    author: By = None,
+    since: Since = None,
+    until: Until = None,
     as_json: AsJson = False,
 ) -> None:
     """List the rows."""
-    from recuerdo.store.embedded import Embedded
-    from recuerdo.store.record import Where
+    from recuerdo.workbench.opening import open_store, place_of
+    from recuerdo.workbench.rows import plain
 
-    with Embedded(memory, read_only=True) as store:
-        records = store.get(store.ids(Where(tags=tuple(tag)) if tag else None))
+    with open_store(memory, read_only=True) as store:
+        records = store.get(store.ids(where(tag, author, since, until)))
     if as_json:
-        print(json.dumps([_data(one) for one in records], ensure_ascii=False))
+        print(json.dumps([plain(one) for one in records], ensure_ascii=False))
         return
     for one in records:
-        text = " ".join(shown(one.text).split())
-        bias = f"  bias {one.bias:+g}" if one.bias else ""
-        print(f"#{one.id}  {text if len(text) <= LINE else text[: LINE - 1] + '…'}{bias}")
-    print(f"{len(records)} rows in {memory}")
+        print(line(one))
+    print(f"{len(records)} rows in {place_of(memory).name}")
+
+
+@app.command(epilog="Example:\n\n`recuerdo memories show 12`")
+def show(row: Row, memory: MemoryAt = HERE, as_json: AsJson = False) -> None:
+    """Show a row as it is now: its text, where it is from, and what hands did to it."""
+    from recuerdo.workbench.opening import open_store
+    from recuerdo.workbench.rows import finite, plain
+    from recuerdo.workbench.tags import own, source_of, twins
+
+    with open_store(memory, read_only=True) as store:
+        (one,), hands, same = store.get([row]), store.hands(row), twins(store, [row])
+    if as_json:
+        told = {**plain(one), "hands": [vars(hand) for hand in hands], "same": same}
+        print(json.dumps(finite(told), ensure_ascii=False))
+        return
+    about = {
+        "from": source_of(one.tags),
+        "tags": ", ".join(own(one.tags)),
+        "author": one.author,
+        "of": day(one.time, MINUTE),
+        "written": f"{day(one.written, MINUTE)}, version {one.version}",
+        "bias": f"{one.bias:+g}" if one.bias else "",
+        "same as": ", ".join(f"#{id}" for id in same),
+    }
+    print(f"#{one.id}")
+    for name, value in about.items():
+        if value:
+            print(f"{name:8} {shown(value)}")
+    print(f"\n{shown(one.text)}")
+    if hands:
+        print()
+    for hand in hands:
+        print(done(hand))
 
 
 @app.command(epilog="Example:\n\n`recuerdo memories history 12`")
-def history(
-    row: Annotated[int, typer.Argument(help="The number of a row.")], memory: MemoryAt = HERE, as_json: AsJson = False
-) -> None:
+def history(row: Row, memory: MemoryAt = HERE, as_json: AsJson = False) -> None:
     """All versions of a row, and what was done to it by hand."""
-    from recuerdo.store.embedded import Embedded
+    from recuerdo.workbench.opening import open_store
+    from recuerdo.workbench.rows import finite, plain
 
-    with Embedded(memory, read_only=True) as store:
+    with open_store(memory, read_only=True) as store:
         versions, hands = store.history(row), store.hands(row)
     if as_json:
-        told = {"versions": [_data(one) for one in versions], "hands": [vars(hand) for hand in hands]}
-        print(json.dumps(_finite(told), ensure_ascii=False))
+        told = {"versions": [plain(one) for one in versions], "hands": [vars(hand) for hand in hands]}
+        print(json.dumps(finite(told), ensure_ascii=False))
         return
     for one in versions:
-        print(f"version {one.version}  {_day(one.written)}  {one.author}".rstrip())
+        print(f"version {one.version}  {day(one.written, MINUTE)}  {one.author}".rstrip())
         print(f"  {shown(one.text)}")
     for hand in hands:
-        amount = "" if hand.amount is None else f" {hand.amount:+g}"
-        print(shown(f"{_day(hand.time)}  {hand.what}{amount}  {hand.author}  {hand.reason}".rstrip()))
+        print(done(hand))
 
 
 @app.command(epilog="Example:\n\n`recuerdo memories stats`")
 def stats(memory: MemoryAt = HERE, as_json: AsJson = False) -> None:
     """How large a memory is, and which encoder made it."""
-    from recuerdo.store.embedded import Embedded
+    from recuerdo.workbench.opening import open_store
 
-    with Embedded(memory, read_only=True) as store:
+    with open_store(memory, read_only=True) as store:
         told = {**vars(store.stats()), "encoder": store.notes().get("encoder", "")}
     if as_json:
         print(json.dumps(told))
@@ -89,127 +115,60 @@ def stats(memory: MemoryAt = HERE, as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example:\n\n`recuerdo memories check`")
-def check(memory: MemoryAt = HERE) -> None:
-    """Compare the database with itself and with its caches; leaves with 1 where something is wrong."""
-    from recuerdo.store.embedded import Embedded
+def check(memory: MemoryAt = HERE, as_json: AsJson = False) -> None:
+    """Compare everything in a memory with itself and with its caches; leaves with 1 where something is wrong."""
+    from recuerdo.workbench.opening import open_store, place_of
 
-    with Embedded(memory, read_only=True) as store:
+    with open_store(memory, read_only=True) as store:
         wrong = store.check()
-    print("\n".join(wrong) if wrong else f"{memory} is well")
+    name = place_of(memory).name
+    if as_json:
+        print(json.dumps({"memory": name, "wrong": wrong}))
+    else:
+        print("\n".join(wrong) if wrong else f"{name} is well")
     if wrong:
         raise typer.Exit(1)
 
 
 @app.command(epilog="Example:\n\n`recuerdo memories rebuild`")
-def rebuild(memory: MemoryAt = HERE) -> None:
-    """Make the caches beside the database again."""
+def rebuild(memory: MemoryAt = HERE, as_json: AsJson = False) -> None:
+    """Make the caches beside the database of a memory in a file again."""
     from recuerdo.store.embedded import Embedded
+    from recuerdo.workbench.opening import open_store, place_of
 
-    with Embedded(memory) as store:
-        store.rebuild()
-    print(f"the caches of {memory} were made again")
-
-
-def correct(
-    row: Annotated[int, typer.Argument(help="The number of a row.")],
-    text: Annotated[str, typer.Argument(help="What it should say.")],
-    memory: MemoryAt = HERE,
-    author: Author = "",
-    reason: Reason = "",
-) -> None:
-    """Put another text in the place of a row's. The old one stays in its history until the row is forgotten."""
-    from recuerdo.workbench.remembering import Memory
-
-    _must_be(memory)
-    with Memory(memory) as kept:
-        print(f"#{row} is version {kept.correct(row, text, author=author, reason=reason)} now")
-
-
-def pin(ids: Ids, memory: MemoryAt = HERE, author: Author = "", reason: Reason = "") -> None:
-    """Read rows far more than others."""
-    from recuerdo.workbench.remembering import PIN
-
-    _bias(memory, ids, PIN, author, reason, "pinned")
-
-
-def boost(
-    ids: Ids,
-    by: Annotated[float, typer.Option("--by", help="Added to the logits; 0 takes back what was done.")] = 1.0,
-    memory: MemoryAt = HERE,
-    author: Author = "",
-    reason: Reason = "",
-) -> None:
-    """Read rows more, or less where the number is negative."""
-    _bias(memory, ids, by, author, reason, f"boosted by {by:g}")
-
-
-def mute(ids: Ids, memory: MemoryAt = HERE, author: Author = "", reason: Reason = "") -> None:
-    """Never read rows. `recuerdo boost ID --by 0` takes it back."""
-    _bias(memory, ids, float("-inf"), author, reason, "muted")
-
-
-def forget(
-    ids: Annotated[list[int] | None, typer.Argument(help="Numbers of rows.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="All rows with this tag (repeatable).")] = None,
-    memory: MemoryAt = HERE,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    author: Author = "",
-    reason: Reason = "",
-    as_json: AsJson = False,
-) -> None:
-    """Erase rows and all their versions, to the last byte. This cannot be undone."""
-    from recuerdo.store.embedded import Embedded
-    from recuerdo.store.record import Where
-    from recuerdo.workbench.tags import twins
-
-    if bool(ids) == bool(tag):
-        raise InputError("say what to forget: numbers of rows, or --tag")
-    _must_be(memory)
-    with Embedded(memory) as store:
-        some = ids or store.ids(Where(tags=tuple(tag or ()))).tolist()
-        if not some:
-            raise InputError(f"no row of {memory} has the tag {', '.join(tag or ())}")
-        if not yes:
-            for one in store.get(some):
-                typer.echo(f"#{one.id}  {' '.join(shown(one.text).split())[:LINE]}", err=True)
-            typer.confirm(f"erase {len(some)} rows for ever?", abort=True, err=True)
-        same = twins(store, some)
-        receipt = store.forget(some, author=author, reason=reason)
+    name = place_of(memory).name
+    with open_store(memory) as store:
+        in_a_file = isinstance(store, Embedded)
+        if in_a_file:
+            store.rebuild()
     if as_json:
-        print(json.dumps({**vars(receipt), "same": same}))
-        return
-    print(f"{receipt.rows} rows in {receipt.versions} versions were erased; searched: {', '.join(receipt.searched)}")
-    for owed in receipt.owed:
-        print(f"still owed: {owed}")
-    if same:
-        print(f"other rows say the same word for word, and stay: {', '.join(f'#{id}' for id in same)}")
+        print(json.dumps({"memory": name, "rebuilt": in_a_file}))
+    else:
+        print(f"the caches of {name} were made again" if in_a_file else f"{name} has no caches: nothing was to be done")
 
 
-def _bias(memory: Path, ids: list[int], amount: float, author: str, reason: str, what: str) -> None:
-    from recuerdo.store.embedded import Embedded
-
-    _must_be(memory)
-    with Embedded(memory) as store:
-        store.bias(ids, amount, author=author, reason=reason)
-    print(f"{', '.join(f'#{id}' for id in ids)} {what}")
+# ---------------------------------------------------------------------------------------- what the other verbs share
 
 
-def _must_be(memory: Path) -> None:
-    if not memory.exists():
-        raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
+def where(
+    tag: list[str] | None, author: str | None, since: "datetime | None", until: "datetime | None"
+) -> "Where | None":
+    """The filter that the options say; None = they say nothing."""
+    from recuerdo.store.record import Where
+
+    low, high = (end if when is None else when.timestamp() for when, end in ((since, -math.inf), (until, math.inf)))
+    found = Where(tags=tuple(tag or ()), author=author, since=low, until=high)
+    return None if found == Where() else found
 
 
-def _day(seconds: float) -> str:
-    return day(seconds, "%Y-%m-%d %H:%M")
+def line(one: "Record") -> str:
+    """A row in one line."""
+    text = " ".join(shown(one.text).split())
+    bias = f"  bias {one.bias:+g}" if one.bias else ""
+    return f"#{one.id}  {text if len(text) <= LINE else text[: LINE - 1] + '…'}{bias}"
 
 
-def _data(one: "Record") -> dict[str, Any]:
-    from recuerdo.workbench.rows import plain
-
-    return plain(one)
-
-
-def _finite(told: Any) -> Any:
-    from recuerdo.workbench.rows import finite
-
-    return finite(told)
+def done(hand: "Hand") -> str:
+    """What a hand did, in one line."""
+    amount = "" if hand.amount is None else f" {hand.amount:+g}"
+    return f"{day(hand.time, MINUTE)}  {hand.what}{amount}  {shown(hand.author)}  {shown(hand.reason)}".rstrip()

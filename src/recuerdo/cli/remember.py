@@ -9,13 +9,10 @@ from typing import Annotated
 
 import typer
 
+from recuerdo.cli.options import HERE, AsJson, By, MemoryAt, Tags
 from recuerdo.cli.shown import day, line
 from recuerdo.errors import InputError
 
-MemoryAt = Annotated[
-    Path, typer.Option("--memory", "-m", envvar="RECUERDO_MEMORY", help="The file of the memory.", show_default=True)
-]
-HERE = Path("memory.db")
 LINE, INDENT = 100, " " * 9
 REMEMBER = """Examples:
 
@@ -87,11 +84,11 @@ def ask(
     top: Annotated[int, typer.Option("--top", min=1, help="So many episodes.")] = 5,
     hops: Annotated[int, typer.Option("--hops", min=1, help="Read so often; each look moves the question on.")] = 1,
     follow: Annotated[str, typer.Option("--follow", help="A run of the task find: where further hops look.")] = "",
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only rows with this tag (repeatable).")] = None,
-    author: Annotated[str | None, typer.Option("--author", help="Only rows by this author.")] = None,
+    tag: Tags = None,
+    author: By = None,
     words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page of the answer.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Which episodes answer a question: with their weights, and how much was not looked at."""
     from recuerdo.cli.progress import progress_bar
@@ -99,11 +96,9 @@ def ask(
     from recuerdo.workbench.remembering import Memory
 
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
-    if not memory.exists():
-        raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
     if html is not None and (html.suffix.lower() not in (".html", ".htm") or not html.parent.is_dir()):
         raise InputError(f"{html} cannot be written: name a .html file in a folder that is there")
-    with progress_bar() as report, Memory(memory, follow=follow, progress=report) as kept:
+    with progress_bar() as report, Memory(memory, follow=follow, make=False, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
     if html is not None:
         from recuerdo.explain.render.asked import write_asked

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 
@@ -36,6 +37,19 @@ def insert(
         db.executemany("INSERT INTO labels VALUES(?, ?, ?)", labels)
 
 
+def placed(versions: dict[int, list[Record]], first: int, end: int) -> tuple[list[tuple[int, Record]], int]:
+    """Where adopted rows (id -> versions) stand, by rising places, and the number of places afterwards.
+
+    The present version stands at the place of its id, as if it had been appended, where that is `first` or higher;
+    below, an earlier version of another row may stand there. All others go behind, from `end` on.
+    """
+    behind = count(end)
+    found = [
+        (id if one is told[-1] and id >= first else next(behind), one) for id, told in versions.items() for one in told
+    ]
+    return sorted(found, key=lambda pair: pair[0]), next(behind)
+
+
 def put(db: sqlite3.Connection, placed: Sequence[tuple[int, Record]]) -> None:
     """Records of another store at places, as they stand there."""
     for place, one in placed:
@@ -48,13 +62,14 @@ def put(db: sqlite3.Connection, placed: Sequence[tuple[int, Record]]) -> None:
         db.executemany("INSERT INTO labels VALUES(?, ?, ?)", labels)
 
 
-def records(db: sqlite3.Connection, places: Sequence[int], bias: np.ndarray) -> dict[int, Record]:
+def records(db: sqlite3.Connection, places: Sequence[int]) -> dict[int, Record]:
     """Place -> what stands there, with the bias of today; a place that is empty is left out."""
+    bias = "coalesce((SELECT bias FROM rows WHERE rows.id = bodies.id AND rows.place = bodies.place), 0.0)"
     found: dict[int, Record] = {}
     for first in range(0, len(places), TOGETHER):
         some = places[first : first + TOGETHER]
-        query = f"SELECT {BODY} FROM bodies WHERE place IN ({','.join('?' * len(some))})"
-        for place, id, version, time, written, author, tags, text, key, value in db.execute(query, some):
+        query = f"SELECT {BODY}, {bias} FROM bodies WHERE place IN ({','.join('?' * len(some))})"
+        for place, id, version, time, written, author, tags, text, key, value, added in db.execute(query, some):
             found[place] = Record(
                 id,
                 version,
@@ -65,7 +80,7 @@ def records(db: sqlite3.Connection, places: Sequence[int], bias: np.ndarray) -> 
                 author,
                 time,
                 written,
-                float(bias[place]),
+                float(added),
             )
     return found
 

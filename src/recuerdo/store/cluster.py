@@ -13,7 +13,6 @@ silent too, a StoreError is told for a write that may have been made. Clocks of 
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from recuerdo.errors import InputError, StoreError
+from recuerdo.store import cluster_hand as hand
 from recuerdo.store import cluster_points as points
 from recuerdo.store import cluster_upkeep as upkeep
 from recuerdo.store.cluster_engine import Point, parts
@@ -29,6 +29,7 @@ from recuerdo.store.cluster_session import Session
 from recuerdo.store.cluster_state import SCHEMA, STALE, Intent, State, chunks, hand_point
 from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
 from recuerdo.store.refused import check_bias, check_rows, check_said, check_version, checked_queries
+from recuerdo.store.undoing import again, taken_back
 
 MOST_ID = 2**53  # the engine compares numbers as float64
 
@@ -91,7 +92,7 @@ class Cluster:
     def append(self, rows: Rows) -> np.ndarray:
         """Keep rows, all or none: their ids, [n] int64."""
         check_rows(rows, (self.width, self.value_width), self.name)
-        n, norm = len(rows), _longest(rows.keys)
+        n, norm = len(rows), hand.longest(rows.keys)
         with self._session.writing():
             if not n:
                 return np.empty(0, np.int64)
@@ -103,33 +104,15 @@ class Cluster:
 
             with self._ledger.doing(begin) as intent:
                 ids = range(intent.low, intent.high)
-                self._put(self._records(rows, [(id, 1, 0.0) for id in ids]), intent)
+                self._put(hand.records(rows, [(id, 1, 0.0) for id in ids]), intent)
         return np.arange(intent.low, intent.high)
 
     def update(self, id: int, rows: Rows, *, reason: str = "") -> int:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
         check_version(rows, (self.width, self.value_width), self.name)
         check_said(reason)
-        made: list[Point] = []
         with self._session.writing():
-
-            def begin(state: State, token: str) -> tuple[State, Intent]:
-                old = self._session.there(state, whole([id]))[int(id)]
-                version, bias = int(old.payload["version"]) + 1, float(old.payload["bias"])
-                one = next(self._records(rows, [(int(id), version, bias)]))
-                words = self._words.of([one.text])[0]
-                made[:] = [points.point(one, words, current=True, stamp=state.change + 1)]
-                hands = (state.hands, state.hands + 1)
-                state = replace(state, hands=hands[1], norm=max(state.norm, _longest(rows.keys)))
-                more = {"hands": hands, "new": made[0].id, "old": old.id, "author": rows.author, "reason": reason}
-                return state.opened("update", "doing", token, ids=(int(id),), **more)
-
-            with self._ledger.doing(begin) as intent:
-                self._rows.put(made)
-                self._ledger.note_hands(intent)
-            with suppress(StoreError):  # it is so already, and the next write tries again
-                self._ledger.finish(intent)
-        return int(made[0].payload["version"])
+            return hand.put_next(self._session, id, rows, rows.author, reason)
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
@@ -137,18 +120,19 @@ class Cluster:
         check_said(author, reason)
         wanted = tuple(whole(ids))
         with self._session.writing():
-
-            def begin(state: State, token: str) -> tuple[State, Intent]:
-                self._session.there(state, wanted)
-                hands = (state.hands, state.hands + len(wanted))
-                state = replace(state, hands=hands[1], bias=max(state.bias, float(amount)))
-                more = {"hands": hands, "amount": float(amount), "author": author, "reason": reason}
-                return state.opened("bias", "settling", token, ids=wanted, **more)
-
             if wanted:
-                intent = self._ledger.noted(begin)
-                with suppress(StoreError):  # it is so already, and the next write tries again
-                    self._ledger.finish(intent)
+                hand.set_bias(self._session, wanted, float(amount), author, reason)
+
+    def undo(self, id: int, *, author: str = "", reason: str = "") -> Hand:
+        """Take back what a hand did last to a row, and is not taken back yet: what that was."""
+        with self._session.writing():
+            told = self.history(id)
+            back = taken_back(id, self.hands(id), told[-1].version, self.name)
+            if back.version:
+                hand.put_next(self._session, id, again(told[back.version - 1]), author, reason, undone=back)
+            else:
+                hand.set_bias(self._session, (id,), back.amount, author, reason, undone=back)
+        return back.hand
 
     def note(self, name: str, value: str) -> None:
         """Keep such a fact; an empty value takes it away."""
@@ -166,27 +150,27 @@ class Cluster:
         versions = by_id(records, self.width, self.value_width)
         if not all(np.isfinite([one.time, one.written]).all() and one.bias < np.inf for one in records):
             raise InputError("times are finite numbers, and a bias is a number or -inf")
-        check_said(*(word for hand in hands for word in (hand.author, hand.reason)))
+        check_said(*(words for one in hands for words in (one.author, one.reason)))
         low, high = min(versions, default=0), max(versions, default=-1) + 1
-        if high > MOST_ID:
-            raise InputError(f"a cluster keeps ids up to {MOST_ID}, not {high - 1}: append the rows as new ones")
-        norm = max((_longest(one.key[None]) for one in records), default=0.0)
+        after = max([high, *(one.id + 1 for one in hands)])
+        if after > MOST_ID:
+            raise InputError(f"a cluster keeps ids up to {MOST_ID}, not {after - 1}: append the rows as new ones")
+        norm = max((hand.longest(one.key[None]) for one in records), default=0.0)
         largest = max((told[-1].bias for told in versions.values()), default=0.0)
         with self._session.writing():
 
             def begin(state: State, token: str) -> tuple[State, Intent]:
-                if versions and low < state.next:
-                    raise InputError(f"row {low} of {self.name} is there already, or was: move into an empty memory")
+                state = hand.retaken(self._session, state, [id for id in versions if id < state.next], (low, high))
                 numbers = (state.hands, state.hands + len(hands))
                 more = {"low": min(low, high), "high": high, "hands": numbers}
-                state = replace(state, next=max(state.next, high), hands=numbers[1])
+                state = replace(state, next=max(state.next, after), hands=numbers[1])
                 state = replace(state, norm=max(state.norm, norm), bias=max(state.bias, largest))
                 return state.opened("append", "doing", token, **more)
 
             with self._ledger.doing(begin) as intent:
                 last = {id: told[-1].version for id, told in versions.items()}
                 self._put((one for told in versions.values() for one in told), intent, last)
-                told = ((hand.what, hand.id, hand.amount, hand.author, hand.reason, hand.time) for hand in hands)
+                told = ((one.what, one.id, one.amount, one.author, one.reason, one.time) for one in hands)
                 for some in parts(hand_point(intent.hands[0] + i, *one) for i, one in enumerate(told)):
                     self._states.put(some)
 
@@ -299,7 +283,7 @@ class Cluster:
         with self._session.reading() as state:
             rows = self._rows.count(points.live(state))
             versions = self._rows.count(points.live(state, old=True)) - rows
-            return Stats(rows, versions, self.width, self.value_width, SCHEMA, 0)
+            return Stats(rows, versions, self.width, self.value_width, SCHEMA, 0, state.next)
 
     # ---------------------------------------------------------------------------------------------------------- upkeep
 
@@ -331,15 +315,6 @@ class Cluster:
 
     # ----------------------------------------------------------------------------------------------- what is behind it
 
-    def _records(self, rows: Rows, named: Sequence[tuple[int, int, float]]) -> Iterator[Record]:
-        """Rows as records with these ids, versions and biases."""
-        now = time.time()
-        for i, (id, version, bias) in enumerate(named):
-            value = None if rows.values is None else rows.values[i]
-            text, tags = rows.texts[i] if rows.texts else "", tuple(rows.tags[i]) if rows.tags else ()
-            when = now if rows.times is None else float(rows.times[i])
-            yield Record(id, version, rows.keys[i], value, text, tags, rows.author, when, now, bias)
-
     def _put(self, records: Iterable[Record], intent: Intent, last: dict[int, int] | None = None) -> None:
         """Write rows in parts. `last`: the present version of each; None = there is one only."""
         since = time.monotonic()
@@ -362,8 +337,3 @@ class Cluster:
         width = sum(self._session.widths[name] for name in names)
         for page in self._rows.pages(points.live(state, where), payload=["id"], vectors=names, width=width):
             yield from page
-
-
-def _longest(keys: np.ndarray) -> float:
-    """The norm of the longest key, rounded up."""
-    return float(np.linalg.norm(keys.astype(np.float64), axis=1).max(initial=0.0)) * (1 + 1e-9)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recuerdo.store.cluster_engine import Condition, Engine, Filter, Point, among, both, equals, these, within
-from recuerdo.store.cluster_state import State, bias_fields
+from recuerdo.store.cluster_state import State, begun, bias_fields
 from recuerdo.store.record import Record, Where
 
 # What the server keeps an index of, so that filters do not read every payload.
@@ -109,7 +109,7 @@ def live(state: State, where: Where | None = None, *, old: bool = False, heard: 
     for one in state.intents:
         if one.phase != "settling":
             gone += [one.new] if one.new else []
-            but += [within("id", one.low, one.high)] if one.high > one.low else []
+            but += [begun(one)] if one.high > one.low else []
         elif one.what == "update":
             gone += [] if old else [one.old]
         elif one.what == "forget":

@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from recuerdo.errors import InputError, StoreError
+from recuerdo.errors import InputError, NoMemory, StoreError
 from recuerdo.store import cluster_points as points
 from recuerdo.store.cluster_engine import Engine, Point, among, both, connect, equals
 from recuerdo.store.cluster_state import Busy, Ledger, State, chunks
 from recuerdo.store.cluster_words import Words
 from recuerdo.store.record import Where
+from recuerdo.store.refused import FORGOTTEN
 
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -86,7 +87,7 @@ class Session:
         if (rows and not there) or (there and self.states.count(both([]))):
             raise StoreError(f"{self.name} is no memory of recuerdo: give the name of one, or a new one")
         if self.read_only or not width:
-            raise StoreError(f"there is no memory {self.name}: make one by remembering something")
+            raise NoMemory(f"there is no memory {self.name}: make one by remembering something")
         # The state comes first and last: what is half made is known as ours, and made to its end by whoever comes next.
         self.states.create({}, points.STATE_INDEXES, 1, words=False)
         widths = {"key": width} | ({"value": value_width} if value_width else {})
@@ -138,7 +139,7 @@ class Session:
             if not was and 0 <= gone[0] < state.next:
                 hand = [equals("kind", "hand"), equals("what", "forget"), among("id", [gone[0]])]
                 was = bool(self.states.count(both(hand)))
-            raise InputError(f"row {gone[0]} of {self.name} {'was forgotten' if was else 'is not there'}")
+            raise InputError(f"row {gone[0]} of {self.name} {FORGOTTEN if was else 'is not there'}")
 
     def close(self) -> None:
         """Let go of the connection, where it was opened here."""

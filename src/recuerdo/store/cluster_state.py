@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any
 
 from recuerdo.errors import StoreError
-from recuerdo.store.cluster_engine import Engine, Point, among, both, equals, parts, these, within
+from recuerdo.store.cluster_engine import Condition, Engine, Point, among, both, equals, parts, these, within
 
 SCHEMA = 1
 STATE = str(uuid.UUID(int=1))  # the point of the state; hands and copies have points of their own
@@ -33,8 +33,8 @@ MANY = 1000  # ids in one condition
 class Intent:
     """Something that takes several steps: ids, or the range low <= id < high; hands[0] <= number of a hand < hands[1].
 
-    `new` and `old` are the points of the versions of an update. `stamp` is the change in which it was noted; it was
-    asked for at the time `when`, and at `since` its writer was alive.
+    `new` and `old` are the points of the versions of an update. `undo`: it takes something back. `stamp` is the
+    change in which it was noted; it was asked for at the time `when`, and at `since` its writer was alive.
     """
 
     token: str
@@ -52,6 +52,7 @@ class Intent:
     amount: float = 0.0
     author: str = ""
     reason: str = ""
+    undo: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ class Ledger:
     def _sweep(self, intent: Intent) -> None:
         """Delete the points of what never was."""
         if intent.high > intent.low:
-            self.rows.delete(both([within("id", intent.low, intent.high)]))
+            self.rows.delete(both([begun(intent)]))
         if intent.new:
             self.rows.delete(both([these([intent.new])]))
         if intent.hands[1] > intent.hands[0]:
@@ -317,6 +318,11 @@ class Ledger:
             self.states.put(some, only=equals("number", -1))
 
 
+def begun(intent: Intent) -> Condition:
+    """The points of rows that an intent writes; others may have taken their ids since it was given up."""
+    return both([within("id", intent.low, intent.high), within("stamp", intent.stamp, intent.stamp + 1)])
+
+
 def bias_fields(amount: float, stamp: int) -> dict[str, Any]:
     """The fields of a row's bias. It is told as text: JSON knows no -inf."""
     return {"bias": repr(float(amount)), "biased": amount != 0, "muted": amount == float("-inf"), "stamp": stamp}
@@ -332,7 +338,7 @@ def hand_point(number: int, what: str, id: int, amount: float | None, author: st
 def hand_points(intent: Intent) -> Iterator[Point]:
     """The points of what an intent does by hand."""
     amount = intent.amount if intent.what == "bias" else None
-    what = "correct" if intent.what == "update" else intent.what
+    what = "undo" if intent.undo else "correct" if intent.what == "update" else intent.what
     for i, id in enumerate(intent.ids):
         yield hand_point(intent.hands[0] + i, what, id, amount, intent.author, intent.reason, intent.when)
 

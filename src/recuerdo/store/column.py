@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -107,6 +108,22 @@ class Column:
             self._size = max(at, os.fstat(self._fd).st_size)
             if at == self._size:
                 self._size += os.pwrite(self._fd, bytes(ROOM), at)
+
+    def put_apart(self, first: int, told: Sequence[tuple[int, np.ndarray | float | None]], n: int) -> None:
+        """Write single rows at rising places, and zeros at all others from `first` to n.
+
+        A write that came to nothing may have left something there; behind the end of the file zeros come by themselves.
+        """
+        at, size = HEADER + first * self.row, os.fstat(self._fd).st_size
+        while at < size:
+            at += os.pwrite(self._fd, bytes(min(size - at, ROOM)), at)
+        places = np.array([place for place, _ in told], np.int64)
+        rows = np.array([row for _, row in told], self.dtype).reshape(len(told), self.width)
+        for run in np.split(np.arange(len(told)), np.flatnonzero(np.diff(places) > 1) + 1):
+            if len(run):
+                self.put(int(places[run[0]]), rows[run])
+        if n > places.max(initial=first - 1) + 1:
+            self.put(n - 1, np.zeros((1, self.width), self.dtype))
 
     def wipe(self, places: np.ndarray) -> None:
         """Write zeros over rows, on the disk."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -23,6 +23,15 @@ class Store(Protocol):
         """d, the width of the keys."""
         ...
 
+    @property
+    def value_width(self) -> int:
+        """e, the width of the values; 0 where rows have none."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
     def append(self, rows: Rows) -> np.ndarray:
         """Keep rows, all or none: their ids, [n] int64."""
         ...
@@ -41,6 +50,14 @@ class Store(Protocol):
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
+        ...
+
+    def undo(self, id: int, *, author: str = "", reason: str = "") -> Hand:
+        """Take back what a hand did last to a row, and is not taken back yet: what that was.
+
+        It is written down as one thing more, and whoever undoes again goes further back. A correction is taken back by
+        a version more, which says what the one before it said. Raises InputError where nothing is left.
+        """
         ...
 
     def scan(
@@ -76,8 +93,8 @@ class Store(Protocol):
     def adopt(self, records: Sequence[Record], hands: Sequence[Hand] = ()) -> None:
         """Keep rows of another store as they stand there, with ids, versions, biases and times: all or none.
 
-        All versions of a row come together. Later rows get ids above all of these. Raises InputError for an id that is
-        there already, and for versions that do not follow each other.
+        All versions of a row come together. Later rows get ids above all of these, those that only hands tell of too.
+        Raises InputError for an id that is there already, and for versions that do not follow each other.
         """
         ...
 

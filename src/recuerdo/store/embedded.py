@@ -22,11 +22,13 @@ from recuerdo.errors import InputError, StoreError
 from recuerdo.store import bodies, lexicon, schema
 from recuerdo.store.index import PART
 from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
-from recuerdo.store.refused import check_bias, check_rows, check_said, check_version, checked_queries
+from recuerdo.store.refused import FORGOTTEN, check_bias, check_rows, check_said, check_version, checked_queries
 from recuerdo.store.session import Session
 from recuerdo.store.softmax import best
+from recuerdo.store.undoing import again, taken_back
 
-SPARSE, SPARSE_FREE = 4, 10_000  # ids of rows that are adopted may leave so many places empty for each row, and so many
+# Ids of rows that are adopted may leave so many places empty for each row, and so many besides.
+SPARSE, SPARSE_FREE = 4, 1_000_000
 
 
 class Embedded:
@@ -83,15 +85,9 @@ class Embedded:
         check_version(rows, (self.width, self.value_width), self.path)
         check_said(reason)
         with self._session.writing():
-            place, version = self._place_of(id)
-            state = self._index.state
-            self._keep(rows, state.places, [(id, version + 1)])
-            new, bias = state.places - 1, float(self._index.bias[place])
-            lexicon.leave_out(self._db, [place])
-            self._db.execute("INSERT INTO old VALUES(?, ?, ?)", (place, id, state.change))
-            self._set_row(id, new, version + 1, bias)
+            version = self._put_next(id, rows)
             self._note("correct", [id], None, rows.author, reason)
-        return version + 1
+        return version
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
@@ -102,32 +98,43 @@ class Embedded:
                 self._set_row(id, *self._place_of(id), float(amount))
             self._note("bias", whole(ids), float(amount), author, reason)
 
+    def undo(self, id: int, *, author: str = "", reason: str = "") -> Hand:
+        """Take back what a hand did last to a row, and is not taken back yet: what that was."""
+        with self._session.writing():
+            place, version = self._place_of(id)
+            back = taken_back(id, self._hands(id), version, self.path)
+            if back.version:
+                self._put_next(id, again(self._versions(id)[back.version - 1]))
+            else:
+                self._set_row(id, place, version, back.amount)
+            self._note("undo", [id], None if back.version else back.amount, author, reason)
+        return back.hand
+
     def adopt(self, records: Sequence[Record], hands: Sequence[Hand] = ()) -> None:
         """Keep rows of another store as they stand there, with ids, versions, biases and times: all or none."""
         versions = by_id(records, self.width, self.value_width)
         check_said(*(words for hand in hands for words in (hand.author, hand.reason)))
         with self._session.writing():
             state = self._index.state
-            low, high = min(versions, default=state.places), max(versions, default=-1) + 1
+            low, high = min(versions, default=state.places), max([-1, *versions, *(hand.id for hand in hands)]) + 1
             if high - state.places > SPARSE * len(versions) + SPARSE_FREE:
                 raise InputError(
                     f"ids from {low} to {high - 1} are too far apart to be kept: append the rows as new ones"
                 )
-            there = [id for id in versions if id < state.places]
+            there = [id for id in versions if id < state.places and self._given(id)]
             if there:
                 raise InputError(f"row {there[0]} of {self.path} is there already, or was: move into an empty memory")
-            # The present version of a row stands at the place of its id, as if it had been appended; older ones behind.
-            first, empty = state.places, {*range(state.places, high)} - {*versions}
-            rest = iter(range(max(state.places, high), max(state.places, high) + len(records)))
-            placed = [(next(rest) if one is not told[-1] else id, one) for id, told in versions.items() for one in told]
-            state.places = max(state.places, high) + len(records) - len(versions)
-            self._adopt(sorted(placed, key=lambda pair: pair[0]), first)
-            gone = [(place, -1, state.change) for place in sorted(empty)]
+            first, end = state.places, max(state.places, high)
+            placed, state.places = bodies.placed(versions, first, end)
+            bodies.put(self._db, placed)
+            for name, column in self._index.written().items():
+                column.put_apart(first, [(place, _number(one, name)) for place, one in placed], state.places)
+            gone = [(place, -1, state.change) for place in sorted({*range(first, end)} - {*versions})]
             gone += [(place, one.id, state.change) for place, one in placed if one is not versions[one.id][-1]]
             self._db.executemany("INSERT INTO old VALUES(?, ?, ?)", gone)
-            for id, told in versions.items():
-                if told[-1].version > 1 or told[-1].bias:
-                    self._set_row(id, id, told[-1].version, told[-1].bias)
+            for place, one in placed:
+                if one is versions[one.id][-1] and (one.version > 1 or one.bias or place != one.id):
+                    self._set_row(one.id, place, one.version, one.bias)
             for hand in hands:
                 self._note(hand.what, [hand.id], hand.amount, hand.author, hand.reason, hand.time)
 
@@ -171,16 +178,13 @@ class Embedded:
     def history(self, id: int) -> list[Record]:
         """All versions of a row, oldest first; the last is the present one."""
         with self._session.reading():
-            place, _ = self._place_of(id)
-            earlier = [p for (p,) in self._db.execute("SELECT place FROM old WHERE id = ? ORDER BY place", (id,))]
-            found = self._bodies([*earlier, place])
-            return [found[p] for p in (*earlier, place)]
+            return self._versions(id)
 
     def ids(self, where: Where | None = None) -> np.ndarray:
         """The ids of rows, rising."""
         with self._session.reading():
             n = self._index.state.places
-            places = np.flatnonzero(self._index.alive[:n]) if where is None else np.flatnonzero(self._index.mask(where))
+            places = np.flatnonzero(self._index.alive[:n]) if where is None else self._index.places(where)
             return np.sort(self._index.ids[places])
 
     def scan(
@@ -239,11 +243,7 @@ class Embedded:
     def hands(self, id: int | None = None) -> list[Hand]:
         """What was done to a row by hand, or to all rows, oldest first."""
         with self._session.reading():
-            query = (
-                "SELECT what, id, amount, author, reason, time FROM hands WHERE ?1 IS NULL OR id = ?1 ORDER BY number"
-            )
-            told = self._db.execute(query, (id,)) if id is None or 0 <= id < 2**63 else ()
-            return [Hand(*one) for one in told]
+            return self._hands(id)
 
     def stats(self) -> Stats:
         """How large it is."""
@@ -254,7 +254,8 @@ class Embedded:
             names = ("", "-wal", "-shm", *(f"-{name}" for name in self._index.columns))
             files = [self.path.with_name(self.path.name + name) for name in names]
             size = sum(file.stat().st_size for file in files if file.exists())
-            return Stats(rows, versions, self.width, self.value_width, schema.SCHEMA, size)
+            next_id = self._index.state.places
+            return Stats(rows, versions, self.width, self.value_width, schema.SCHEMA, size, next_id)
 
     # ---------------------------------------------------------------------------------------------------------- upkeep
 
@@ -304,16 +305,6 @@ class Embedded:
 
     # ----------------------------------------------------------------------------------------------- what is behind it
 
-    def _adopt(self, placed: list[tuple[int, Record]], first: int) -> None:
-        """Records at places of their own; nothing of the columns from `first` on is left unwritten."""
-        bodies.put(self._db, placed)
-        n = self._index.state.places - first
-        for name, column in self._index.written().items():
-            rows = np.zeros((n, column.width), column.dtype)
-            for place, one in placed:
-                rows[place - first] = {"keys": one.key, "times": one.time, "values": one.value}[name]
-            column.put(first, rows)
-
     def _keep(self, rows: Rows, first: int, named: list[tuple[int, int]]) -> None:
         """Rows at the places from `first` on, with their ids and versions."""
         now = time.time()
@@ -335,8 +326,34 @@ class Embedded:
         known = self._index.ids
         if told is None and 0 <= id < self._index.state.places and (len(known) <= id or known[id] == id):
             return id, 1
-        what = "was forgotten" if told is not None else "is not there"
+        what = FORGOTTEN if told is not None else "is not there"
         raise InputError(f"row {id} of {self.path} {what}")
+
+    def _given(self, id: int) -> bool:
+        """Whether an id below the number of places is that of a row, or was."""
+        return self._index.ids[id] == id or bool(self._db.execute("SELECT 1 FROM rows WHERE id = ?", (id,)).fetchone())
+
+    def _put_next(self, id: int, rows: Rows) -> int:
+        """One row as the next version of another, whose number is returned."""
+        place, version = self._place_of(id)
+        state = self._index.state
+        self._keep(rows, state.places, [(id, version + 1)])
+        lexicon.leave_out(self._db, [place])
+        self._db.execute("INSERT INTO old VALUES(?, ?, ?)", (place, id, state.change))
+        (bias,) = self._db.execute("SELECT bias FROM rows WHERE id = ?", (id,)).fetchone() or (0.0,)
+        self._set_row(id, state.places - 1, version + 1, bias)
+        return version + 1
+
+    def _versions(self, id: int) -> list[Record]:
+        place, _ = self._place_of(id)
+        earlier = [p for (p,) in self._db.execute("SELECT place FROM old WHERE id = ?", (id,))]
+        # Versions that were adopted stand in another order.
+        return sorted(self._bodies([*earlier, place]).values(), key=lambda one: one.version)
+
+    def _hands(self, id: int | None) -> list[Hand]:
+        query = "SELECT what, id, amount, author, reason, time FROM hands WHERE ?1 IS NULL OR id = ?1 ORDER BY number"
+        some = id is None or 0 <= id < 2**63  # what SQLite can hold
+        return [Hand(*one) for one in self._db.execute(query, (id,))] if some else []
 
     def _set_row(self, id: int, place: int, version: int, bias: float) -> None:
         told = (id, place, version, bias, self._index.state.change)
@@ -349,9 +366,9 @@ class Embedded:
         self._db.executemany("INSERT INTO hands(what, id, amount, author, reason, time) VALUES(?, ?, ?, ?, ?, ?)", told)
 
     def _bodies(self, places: list[int]) -> dict[int, Record]:
-        found = bodies.records(self._db, places, self._index.bias)
+        found = bodies.records(self._db, places)
         if gone := [place for place in places if place not in found]:
-            raise InputError(f"row {self._index.ids[gone[0]]} of {self.path} was forgotten")
+            raise InputError(f"row {self._index.ids[gone[0]]} of {self.path} {FORGOTTEN}")
         return found
 
     # --------------------------------------------------------------------------------------------------------- erasing
@@ -376,3 +393,8 @@ class Embedded:
         except InputError:
             return False
         return True
+
+
+def _number(one: Record, column: str) -> np.ndarray | float | None:
+    """What of a record stands in a column."""
+    return {"keys": one.key, "times": one.time, "values": one.value}[column]

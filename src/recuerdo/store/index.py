@@ -151,23 +151,29 @@ class Index:
 
     # ------------------------------------------------------------------------------------------------------- filtering
 
-    def mask(self, where: Where) -> np.ndarray:
-        """Which places a filter lets through, [n] bool."""
+    def places(self, where: Where) -> np.ndarray:
+        """The places that a filter lets through, rising. Tags and authors cost what they have, not what there is."""
         n = self.state.places
-        mask = np.zeros(n, bool) if where.nothing else self.alive[:n].copy()
-        if not mask.any():
-            return mask
+        if where.nothing:
+            return np.empty(0, np.int64)
+        some: np.ndarray | None = None
         labels = [("tag", tag) for tag in where.tags] + ([] if where.author is None else [("author", where.author)])
         for label in labels:
-            there = np.zeros(n, bool)
-            told = self.db.execute("SELECT place FROM labels WHERE kind = ? AND name = ? AND place < ?", (*label, n))
-            there[np.fromiter((place for (place,) in told), np.int64)] = True
-            mask &= there
+            query = "SELECT place FROM labels WHERE kind = ? AND name = ? AND place < ? ORDER BY place"
+            there = np.fromiter((place for (place,) in self.db.execute(query, (*label, n))), np.int64)
+            some = there if some is None else np.intersect1d(some, there, assume_unique=True)
+        some = np.flatnonzero(self.alive[:n]) if some is None else some[self.alive[some]]
         if where.ids is not None:
-            mask &= np.isin(self.ids[:n], np.array([id for id in where.ids if 0 <= id < n], np.int64))
+            some = some[np.isin(self.ids[some], np.array([id for id in where.ids if 0 <= id < n], np.int64))]
         if (where.since, where.until) != (-np.inf, np.inf):
-            times = self.columns["times"].rows(n)[:, 0]
-            mask &= (times >= where.since) & (times < where.until)
+            times = self.columns["times"].rows(n)[some, 0]
+            some = some[(times >= where.since) & (times < where.until)]
+        return some
+
+    def mask(self, where: Where) -> np.ndarray:
+        """Which places a filter lets through, [n] bool."""
+        mask = np.zeros(self.state.places, bool)
+        mask[self.places(where)] = True
         return mask
 
     def extra(self, rules: Rules, where: Where | None) -> np.ndarray | None:

@@ -83,7 +83,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Hand:
-    """What a person (or a program) did to a row: `what` is "correct", "bias" (with its amount) or "forget"."""
+    """What a person (or a program) did to a row: `what` is "correct", "bias" (with its amount), "undo" or "forget".
+
+    An undo has the amount that the bias was put back to, None where a correction was taken back.
+    """
 
     what: str
     id: int
@@ -184,7 +187,8 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Stats:
-    """How large a store is: rows, versions that are kept beside them, width of keys and values, bytes on disk."""
+    """How large a store is: rows, versions that are kept beside them, width of keys and values, bytes on disk; and the
+    id that the next row gets."""
 
     rows: int
     versions: int
@@ -192,6 +196,7 @@ class Stats:
     value_width: int
     schema: int
     bytes: int
+    next: int
 
 
 def vectors(given: np.ndarray, what: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from recuerdo.errors import InputError
 from recuerdo.store.record import Rows, vectors
 
 MOST_BIAS = 1_000_000
+FORGOTTEN = "was forgotten, and an erase cannot be undone"
 
 
 def check_rows(rows: Rows, widths: tuple[int, int], name: object) -> None:

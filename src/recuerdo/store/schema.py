@@ -18,7 +18,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from recuerdo.errors import StoreError
+from recuerdo.errors import NoMemory, StoreError
 from recuerdo.store.cutter import STEMS
 
 SCHEMA = 1
@@ -53,7 +53,7 @@ def connect(path: Path, *, write: bool, wait: float) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     else:
         if not path.is_file():
-            raise StoreError(f"there is no memory {path}: make one by remembering something")
+            raise NoMemory(f"there is no memory {path}: make one by remembering something")
         # A reader needs to write beside the database (its part of the WAL); on a disk that cannot be written, nobody
         # else writes either.
         alone = (
@@ -130,5 +130,6 @@ def words(path: Path, error: Exception) -> str:
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or isinstance(error, PermissionError):
         return f"{path} cannot be written or opened ({told}): look at its rights and its disk"
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return f"{path} is damaged, or no memory ({told}): put a snapshot in its place"
+        fix = f"put a snapshot in its place, or save what can be read: `recuerdo memories salvage {path} NEW`"
+        return f"{path} is damaged, or no memory ({told}): {fix}"
     return f"{path} could not be used ({told}); nothing was changed"

@@ -29,6 +29,7 @@ from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules
 from recuerdo.store.refused import check_bias, check_rows, check_version, checked_queries
 from recuerdo.store.server_session import Session
 from recuerdo.store.server_sql import said
+from recuerdo.store.undoing import again, taken_back
 
 
 class Server:
@@ -95,12 +96,9 @@ class Server:
         """Put one row in the place of another as its next version, whose number is returned; the old one is kept."""
         check_version(rows, (self.width, self.value_width), self.name)
         with self._session.writing() as state:
-            version, bias = tables.present(self._session, [id])[id]
-            tables.unsay(self._session, state, [id])
-            self._session.run("UPDATE {rows} SET present = false, bias = 0 WHERE id = %s AND present", (id,))
-            tables.keep(self._session, self._words, state, tables.records(rows, [(id, version + 1, bias)]))
+            version = tables.put_next(self._session, self._words, state, id, rows)
             tables.note(self._session, "correct", [id], None, rows.author, reason)
-        return version + 1
+        return version
 
     def bias(self, ids: Ids, amount: float, *, author: str = "", reason: str = "") -> None:
         """Set what is added to the logits of rows: 0 = as they are, -inf = never read."""
@@ -108,9 +106,22 @@ class Server:
         with self._session.writing():
             wanted = whole(ids)
             tables.present(self._session, wanted)
-            told = (float(amount), wanted)
-            self._session.run("UPDATE {rows} SET bias = %s::float8 WHERE id = ANY(%s::bigint[]) AND present", told)
+            tables.set_bias(self._session, wanted, float(amount))
             tables.note(self._session, "bias", wanted, float(amount), author, reason)
+
+    def undo(self, id: int, *, author: str = "", reason: str = "") -> Hand:
+        """Take back what a hand did last to a row, and is not taken back yet: what that was."""
+        with self._session.writing() as state:
+            version, _ = tables.present(self._session, [id])[id]
+            back = taken_back(id, tables.hands(self._session, id), version, self.name)
+            if back.version:
+                old = tables.versions(self._session, id)[back.version - 1]
+                tables.put_next(self._session, self._words, state, id, again(old))
+            else:
+                tables.set_bias(self._session, [id], back.amount)
+            amount = None if back.version else back.amount
+            tables.note(self._session, "undo", [id], amount, author, reason)
+        return back.hand
 
     def adopt(self, records: Sequence[Record], hands: Sequence[Hand] = ()) -> None:
         """Keep rows of another store as they stand there, with ids, versions, biases and times: all or none."""
@@ -123,7 +134,7 @@ class Server:
                 )
             if low < state.next:
                 raise InputError(f"row {low} of {self.name} is there already, or was: move into an empty memory")
-            state.next = max(state.next, high)
+            state.next = max(state.next, high, *(hand.id + 1 for hand in hands))
             tables.keep(
                 self._session,
                 self._words,
@@ -177,10 +188,7 @@ class Server:
         """All versions of a row, oldest first; the last is the present one."""
         with self._session.reading():
             tables.present(self._session, [id])
-            return [
-                tables.record(one)
-                for one in self._session.run(tables.RECORD + "WHERE r.id = %s ORDER BY r.version", (id,))
-            ]
+            return tables.versions(self._session, id)
 
     def ids(self, where: Where | None = None) -> np.ndarray:
         """The ids of rows, rising."""
@@ -240,8 +248,7 @@ class Server:
         if id is not None and not 0 <= id < 2**63:
             return []
         with self._session.reading():
-            where = "WHERE %s::bigint IS NULL OR id = %s::bigint ORDER BY number"
-            return [tables.hand(one) for one in self._session.run(tables.HAND + where, (id, id))]
+            return tables.hands(self._session, id)
 
     def stats(self) -> Stats:
         """How large it is."""
@@ -254,7 +261,8 @@ class Server:
                 "ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = ANY(%s::text[])",
                 (self._session.schema, list(server_sql.TABLES)),
             )
-            return Stats(rows, versions, self.width, self.value_width, server_sql.SCHEMA, size)
+            (after,) = self._session.one("SELECT next FROM {state}")
+            return Stats(rows, versions, self.width, self.value_width, server_sql.SCHEMA, size, after)
 
     # ---------------------------------------------------------------------------------------------------------- upkeep
 

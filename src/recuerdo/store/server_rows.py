@@ -9,6 +9,7 @@ import numpy as np
 from recuerdo.errors import InputError
 from recuerdo.store.cutter import Cutter
 from recuerdo.store.record import Hand, Record, Rows
+from recuerdo.store.refused import FORGOTTEN
 from recuerdo.store.server_session import Session, State
 from recuerdo.store.server_sql import Vector, said
 from recuerdo.store.server_words import short
@@ -79,6 +80,31 @@ def keep(session: Session, words: Cutter, state: State, told: Sequence[tuple[Rec
     )
 
 
+def put_next(session: Session, words: Cutter, state: State, id: int, rows: Rows) -> int:
+    """One row as the next version of another, whose number is returned."""
+    version, bias = present(session, [id])[id]
+    unsay(session, state, [id])
+    session.run("UPDATE {rows} SET present = false, bias = 0 WHERE id = %s AND present", (id,))
+    keep(session, words, state, records(rows, [(id, version + 1, bias)]))
+    return version + 1
+
+
+def set_bias(session: Session, ids: list[int], amount: float) -> None:
+    """What is added to the logits of rows that are there."""
+    session.run("UPDATE {rows} SET bias = %s::float8 WHERE id = ANY(%s::bigint[]) AND present", (amount, ids))
+
+
+def versions(session: Session, id: int) -> list[Record]:
+    """All versions of a row, oldest first."""
+    return [record(one) for one in session.run(RECORD + "WHERE r.id = %s ORDER BY r.version", (id,))]
+
+
+def hands(session: Session, id: int | None) -> list[Hand]:
+    """What was done by hand to a row, or to all rows, oldest first."""
+    where: LiteralString = "WHERE %s::bigint IS NULL OR id = %s::bigint ORDER BY number"
+    return [hand(one) for one in session.run(HAND + where, (id, id))]
+
+
 def unsay(session: Session, state: State, ids: list[int]) -> None:
     """Let rows be found by their words no more."""
     spoken, words = session.one(
@@ -99,7 +125,7 @@ def present(session: Session, ids: Sequence[int]) -> dict[int, tuple[int, float]
         if id not in found:
             gone = "SELECT EXISTS(SELECT 1 FROM {forgotten} WHERE id = ANY(%s::bigint[]))"
             forgotten = id in asked and session.one(gone, ([id],))[0]
-            raise InputError(f"row {id} of {session.name} {'was forgotten' if forgotten else 'is not there'}")
+            raise InputError(f"row {id} of {session.name} {FORGOTTEN if forgotten else 'is not there'}")
     return found
 
 

@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
-from recuerdo.errors import InputError, StoreError
+from recuerdo.errors import InputError, NoMemory, StoreError
 from recuerdo.store import server_sql
 
 PATIENCE = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -227,7 +227,7 @@ class Session:
         known = server_sql.learn_vectors(self._open)
         if not self._made():
             if self.read_only or not width or self._generation is not None:
-                raise StoreError(f"there is no memory {self.name}: make one by remembering something")
+                raise NoMemory(f"there is no memory {self.name}: make one by remembering something")
             self._create(known)
         elif not known:
             raise StoreError(f"the server of {self.name} has no pgvector any more: run CREATE EXTENSION vector on it")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recuerdo.errors import InputError, StoreError
+from recuerdo.errors import InputError, NoMemory, StoreError
 from recuerdo.store import schema
 from recuerdo.store.column import Column
 from recuerdo.store.index import Index, State
@@ -23,13 +23,13 @@ class Session:
         self.lock = threading.RLock()
         with self.telling():
             if not path.exists() and (read_only or not width):
-                raise StoreError(f"there is no memory {path}: make one by remembering something")
+                raise NoMemory(f"there is no memory {path}: make one by remembering something")
             self.db = schema.connect(path, write=not read_only, wait=wait)
             try:
                 if not read_only and width and not schema.made(self.db):
                     schema.create(self.db, width, value_width)
                 if not schema.made(self.db):
-                    raise StoreError(f"the memory {path} is empty: make it anew by remembering something")
+                    raise NoMemory(f"the memory {path} is empty: make it anew by remembering something")
                 self.index = Index(path, self.db, write=not read_only)
                 mine = (self.index.state.width, self.index.state.value_width)
                 if width and mine != (width, value_width):

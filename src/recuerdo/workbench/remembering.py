@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 
 from recuerdo.bridge.sentences import SentenceEncoder
 from recuerdo.data.documents import documents
-from recuerdo.errors import InputError
+from recuerdo.errors import InputError, NoMemory
 from recuerdo.memory.episodic import Episodic
-from recuerdo.store.embedded import Embedded
-from recuerdo.store.record import Receipt, Record, Rows, Where, check_text
+from recuerdo.store.contract import Store
+from recuerdo.store.record import Hand, Receipt, Record, Rows, Where, check_text
+from recuerdo.workbench.asked import Asked, Episode
+from recuerdo.workbench.moving import MOVING
+from recuerdo.workbench.opening import open_store, place_of
 from recuerdo.workbench.passages import passages, sentences_of
 from recuerdo.workbench.running import open_run
-from recuerdo.workbench.tags import PART, SAME, SOURCE, TEXT, mark, own, shown, source_of
+from recuerdo.workbench.tags import OWN, PART, SAME, SOURCE, TEXT, mark, own, shown
 
 SHARPNESS = 20.0  # of cosines
 WORDS = 0.6  # what a unit of BM25 adds to a logit
@@ -54,96 +57,51 @@ class Remembered:
     same: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Episode:
-    """A row that was read: its share of the softmax, the row, and the sentence of it that is most like the question."""
-
-    weight: float
-    record: Record
-    sentence: str
-    also: tuple[int, ...] = ()  # rows that say the same
-
-    @property
-    def source(self) -> str:
-        """Where it is from; empty where nobody said."""
-        return source_of(self.record.tags)
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What a question found: the episodes of each hop, best first; which share of the softmax over all rows addressed
-    they hold at the last hop; how many rows were looked at, of how many."""
-
-    question: str
-    hops: tuple[tuple[Episode, ...], ...]
-    covered: float
-    looked: int
-    addressed: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, as plain data."""
-        return {
-            "question": self.question,
-            "hops": [
-                [
-                    {
-                        "id": one.record.id,
-                        "version": one.record.version,
-                        "weight": one.weight,
-                        "text": one.record.text,
-                        "sentence": one.sentence,
-                        "source": one.source,
-                        "tags": own(one.record.tags),
-                        "author": one.record.author,
-                        "time": one.record.time,
-                        "bias": one.record.bias if np.isfinite(one.record.bias) else None,
-                        "also": list(one.also),
-                    }
-                    for one in hop
-                ]
-                for hop in self.hops
-            ],
-            "covered": self.covered,
-            "looked": self.looked,
-            "addressed": self.addressed,
-        }
-
-
 class Memory:
-    """A memory of texts in one file, with an encoder: `with Memory("notes.db") as memory: memory.ask("Who …?")`.
+    """A memory of texts with an encoder: `with Memory("notes.db") as memory: memory.ask("Who …?")`.
 
-    `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. `follow`: a run
-    of the task `find`, which says where further hops look; "" = the one that comes with the package for this encoder,
-    or question plus what was read. Raises StoreError for a file that cannot be used, InputError for another encoder
-    than the memory's own, and what the encoder raises.
+    `where` is what `recuerdo.workbench.opening` understands: a file, a schema on a server, a collection in a cluster.
+    `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. `make`: whether
+    one is made where there is none. `follow`: a run of the task `find`, which says where further hops look; "" = the
+    one that comes with the package for this encoder, or question plus what was read. Raises NoMemory where not,
+    StoreError for what cannot be opened, InputError for another encoder than the memory's own, and what the encoder
+    raises.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        where: str | Path,
         *,
         encoder: str = "",
         follow: str | Path = "",
         read_only: bool = False,
+        make: bool = True,
         progress: Callable[..., None] | None = None,
     ):
-        self.path = Path(path)
-        self.store: Embedded
-        there = self.path.exists()
-        if there:
-            self.store = Embedded(self.path, read_only=read_only)
+        self.name = place_of(where).name
+        store: Store | None = None
         try:
-            made_by = self.store.notes().get("encoder") if there else None
+            store = open_store(where, read_only=read_only)
+        except NoMemory:
+            if read_only or not make:
+                raise
+        try:
+            facts = store.notes() if store is not None else {}
+            if MOVING in facts:
+                fix = f"finish it with `recuerdo memories move {facts[MOVING]} {self.name}`"
+                raise InputError(f"{self.name} is half of a move: {fix}")
+            made_by = facts.get("encoder")
             if made_by and encoder and encoder != made_by:
-                raise InputError(f"{path} was made with the encoder {made_by}, not {encoder}: leave it away")
+                raise InputError(f"{self.name} was made with the encoder {made_by}, not {encoder}: leave it away")
             name = made_by or encoder or "minilm"
             self.encoder = SentenceEncoder(name, progress=progress)
-            if not there:
-                self.store = Embedded(self.path, width=self.encoder.width, read_only=read_only)
+            if store is None:
+                store = open_store(where, width=self.encoder.width)
+            self.store = store
             self._same_encoder(name, new=made_by is None)
         except BaseException:
-            if hasattr(self, "store"):
-                self.store.close()
+            if store is not None:
+                store.close()
             raise
         self.reader = Episodic(self.store, sharpness=SHARPNESS)
         self.next = follow or FOLLOW.get(name)
@@ -232,7 +190,7 @@ class Memory:
         for one in said:
             check_text(one.text)
             if own(one.tags) != list(one.tags):
-                raise InputError(f"tags that begin with {SAME}, {SOURCE}, {PART} or {TEXT} are the memory's own")
+                raise InputError(f"tags that begin with {', '.join(OWN)} are the memory's own")
             for part in dict.fromkeys(passages(one.text)):
                 if one.source and len(self.store.ids(Where(tags=(PART + mark(one.source, part),)))):
                     known += 1
@@ -275,6 +233,12 @@ class Memory:
         read = float(last.weights[0].sum())
         share = sum(one.weight for one in shown[-1]) / read if read else 0.0
         return Asked(question, tuple(shown), share * float(last.covered[0]), last.looked, last.addressed)
+
+    def rows_of(self, question: str, *, top: int = 5, where: Where | None = None) -> list[tuple[int, float]]:
+        """The rows that answer a question, best first, each with the weight of its episode; rows that say the same
+        word for word have it together."""
+        (found,) = self.ask(question, top=top, where=where).hops
+        return [(id, one.weight) for one in found for id in (one.record.id, *one.also)]
 
     def _episodes(
         self, query: np.ndarray, records: list[Record], weights: list[float], top: int
@@ -321,6 +285,11 @@ class Memory:
         """Never read rows, until they are boosted by 0."""
         self.store.bias(ids, -np.inf, author=author, reason=reason)
 
+    def undo(self, id: int, *, author: str = "", reason: str = "") -> Hand:
+        """Take back what a hand did last to a row (correct, pin, boost, mute): what that was. Undone again, it goes
+        further back. Raises InputError where nothing is left; an erase cannot be undone."""
+        return self.store.undo(id, author=author, reason=reason)
+
     def forget(self, ids: Sequence[int], *, author: str = "", reason: str = "") -> Receipt:
         """Erase rows and all their versions, to the last byte within reach."""
         return self.store.forget(ids, author=author, reason=reason)
@@ -345,16 +314,16 @@ class Memory:
     def _same_encoder(self, name: str, *, new: bool) -> None:
         """Write down which encoder makes the keys, or see that it is the one that made them."""
         if self.encoder.width != self.store.width or (new and len(self.store.ids())):
-            raise InputError(f"{self.path} holds keys that {name} did not make: they are not a memory of texts")
+            raise InputError(f"{self.name} holds keys that {name} did not make: they are not a memory of texts")
         probe = self.encoder.probe()
         if new:
-            self.store.note("encoder", name)
             self.store.note("probe", probe.tobytes().hex())
+            self.store.note("encoder", name)  # last: a memory that has it has both
             return
         told = np.frombuffer(bytes.fromhex(self.store.notes().get("probe", "")), np.float32)
         if told.shape != probe.shape or float(told @ probe) < 0.999:
             raise InputError(
-                f"{self.path} was made with the encoder {name}, which gives other vectors now: "
+                f"{self.name} was made with the encoder {name}, which gives other vectors now: "
                 "use the files that it was made with, or make another memory"
             )
 

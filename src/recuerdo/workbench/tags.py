@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from recuerdo.store.contract import Store
 from recuerdo.store.record import MOST_TAG, Where
 
-SAME, SOURCE, PART, TEXT = "same-as:", "from:", "part:", "text:"
+SAME, SOURCE, PART, TEXT, CAME = "same-as:", "from:", "part:", "text:", "came-as:"
+OWN = (SAME, SOURCE, PART, TEXT, CAME)
 
 
 def source_of(tags: Sequence[str]) -> str:
@@ -30,7 +31,7 @@ def twins(store: Store, ids: Sequence[int]) -> list[int]:
 
 def own(tags: Sequence[str]) -> list[str]:
     """The tags that people gave."""
-    return [tag for tag in tags if not tag.startswith((SAME, SOURCE, PART, TEXT))]
+    return [tag for tag in tags if not tag.startswith(OWN)]
 
 
 def mark(source: str, text: str) -> str:
