@@ -7,7 +7,7 @@ damaged, what is left says the most likely: a row's present version is its last,
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -46,7 +46,7 @@ class Broken:
             self._pages = Pages(self.path)
         except OSError as error:
             raise StoreError(f"{path} cannot be read ({error.strerror}): look at its name and its rights") from None
-        self._spots: dict[int, dict[int, tuple[int, Spot]]] = {}  # id -> version -> place, spot
+        self._spots: dict[int, dict[int, list[tuple[int, Spot]]]] = {}  # id -> version -> places and spots
         self._rows: dict[int, tuple[int | None, int, float]] = {}  # id -> place, version, bias
         self._old: dict[int, int] = {}
         self._hands: dict[int, Hand] = {}
@@ -131,7 +131,7 @@ class Broken:
         match told:
             case [None, int(id), int(version), time, written, str(), str(), str(), bytes(key), None | bytes() as value]:
                 if 0 <= id <= rowid and version > 0 and _is_number(time) and _is_number(written) and key:
-                    self._spots.setdefault(id, {})[version] = (rowid, spot)
+                    self._spots.setdefault(id, {}).setdefault(version, []).append((rowid, spot))
                     return len(key), len(value or b"")
             case [None, None | int() as place, int(version), int() | float() as bias, int()]:
                 if bias < math.inf:
@@ -153,16 +153,34 @@ class Broken:
         place, present, _ = self._rows.get(id, (id, 0, 0.0))
         if place is None and id in self._erased:
             return []
-        versions = sorted(self._spots[id])
-        for version in versions:
-            self._record(id, version, self._spots[id][version][1], 0.0)
+        chosen = {version: max(found, key=self._trust(id, version)) for version, found in self._spots[id].items()}
+        chosen = {version: one for version, one in sorted(chosen.items()) if self._trust(id, version)(one)}
+        versions = list(chosen)
+        if not versions:
+            return []
+        for version, (_, spot) in chosen.items():
+            self._record(id, version, spot, 0.0)
         if place is None:  # only one of two tables says so
             self.doubtful[id] = "it may have been forgotten"
         elif versions[-1] < present:
             self.doubtful[id] = f"version {present} is lost, and version {versions[-1]} stands in its place"
         elif versions != list(range(1, len(versions) + 1)):
             self.doubtful[id] = "an earlier version is lost"
-        return [self._spots[id][version] for version in versions]
+        return list(chosen.values())
+
+    def _trust(self, id: int, version: int) -> Callable[[tuple[int, Spot]], int]:
+        """How far what stands at a place is to be taken for a version: 0 = the number of another row was damaged."""
+
+        def trust(found: tuple[int, Spot]) -> int:
+            place, spot = found
+            if place in (id, self._rows.get(id, (None,))[0]) or self._old.get(place) == id:
+                return 2
+            if version == 1 or place >= len(self._cache) > 0:
+                return 0
+            key = self._pages.row(*spot)[1][8]
+            return int(not len(self._cache) or key == self._cache[place].tobytes())
+
+        return trust
 
     def _record(self, id: int, version: int, spot: Spot, bias: float) -> Record:
         place, (_, _, _, time, written, author, tags, text, key, value) = self._pages.row(*spot)
