@@ -84,7 +84,7 @@ MACHINE = re.compile(r"(?<![\w.:/~-])/(?:work|root|home|Users|mnt|srv|opt|worksp
 HOST = re.compile(r"https?://(?:[^\s/@\"'<>`]*@)?([a-z0-9][a-z0-9.-]*)", re.IGNORECASE)
 PUBLIC = (
     "127.0.0.1", "localhost", "*.example", "example.*", "host", "mirror", "hub",  # tests talk to themselves
-    "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "huggingface.co", "github.com", "arxiv.org",
+    "www.sqlite.org", "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "huggingface.co", "github.com", "arxiv.org",
     "doi.org", "www.w3.org", "www.apache.org", "svelte.dev", "docs.pytest.org", "keepachangelog.com", "semver.org",
     "research.facebook.com", "opencollective.com", "tidelift.com", "paulmillr.com", "bford.info", "xkcd.com", "feross.org", "www.patreon.com",
 )  # fmt: skip

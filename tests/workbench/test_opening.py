@@ -28,8 +28,8 @@ SECRET = "s3cr3t"
         (f"postgresql://ada:{SECRET}@db:5432/base?schema=notes", "postgresql://db:5432/base?schema=notes"),
         (f"postgres://ada@/base?host=/run&password={SECRET}", "postgresql:///base?host=/run&schema=recuerdo"),
         (f"postgresql://ada:{SECRET}@[::1]/base", "postgresql://[::1]/base?schema=recuerdo"),
-        (f"qdrant+https://{SECRET}@cluster/notes?shards=3&replicas=2", "qdrant+https://cluster:6333/notes"),
-        (f"qdrant+https://:{SECRET}@cluster:443/notes", "qdrant+https://cluster:443/notes"),
+        (f"qdrant+https://{SECRET}@cluster.example/notes?shards=3&replicas=2", "qdrant+https://cluster.example:6333/notes"),
+        (f"qdrant+https://:{SECRET}@cluster.example:443/notes", "qdrant+https://cluster.example:443/notes"),
     ],
 )
 def test_a_place_has_a_name_without_secrets(typed, name):
@@ -46,7 +46,7 @@ def test_what_a_server_is_told(monkeypatch):
     place = place_of("qdrant+http://localhost:1/notes?shards=3&replicas=2&approximate=1")
     assert place.options == {"collection": "notes", "api_key": SECRET, "shards": 3, "replicas": 2, "exact": False}
     assert place.where == "http://localhost:1"
-    assert place_of("qdrant+https://k%40y@cluster/notes").options["api_key"] == "k@y"
+    assert place_of("qdrant+https://k%40y@cluster.example/notes").options["api_key"] == "k@y"
 
 
 @pytest.mark.parametrize("kind", places.KINDS)
@@ -68,7 +68,7 @@ def test_every_kind_is_made_opened_and_missed(kind, tmp_path):
     ("where", "words"),
     [
         ("mysql://db/base", r"no memory is at mysql://…: give a path, postgresql://"),
-        ("https://cluster:6333/notes", r"no memory is at https://…: did you mean qdrant\+https://\?"),
+        ("https://cluster.example:6333/notes", r"no memory is at https://…: did you mean qdrant\+https://\?"),
         (f"postgresql://ada:{SECRET}/x@db/base", "the address of the memory cannot be read: write / "),
         (f"postgresql://ada:1/{SECRET}@db/base", "the address of the memory cannot be read"),
         (f"postgresql://ada:1?{SECRET}=1@db/base", "the address of the memory cannot be read"),
@@ -77,9 +77,9 @@ def test_every_kind_is_made_opened_and_missed(kind, tmp_path):
         (f"postgresql://ada:{SECRET}@127.0.0.1:9/base", "the server of 127.0.0.1/recuerdo cannot be reached"),
         (f"postgresql://ada:{SECRET}@db/base?schema=No", "a memory on a server has a name of 1 to 63 small letters"),
         (f"qdrant+https://{SECRET}@cluster", "the address of a cluster cannot be read: write it as qdrant"),
-        (f"qdrant+https://{SECRET}@cluster/notes?shards=many", "the address of a cluster cannot be read"),
-        (f"qdrant+https://{SECRET}@cluster/notes?key=1", "the address of a cluster cannot be read"),
-        (f"qdrant+http://{SECRET}@cluster/notes", "a key is sent over https only"),
+        (f"qdrant+https://{SECRET}@cluster.example/notes?shards=many", "the address of a cluster cannot be read"),
+        (f"qdrant+https://{SECRET}@cluster.example/notes?key=1", "the address of a cluster cannot be read"),
+        (f"qdrant+http://{SECRET}@cluster.example/notes", "a key is sent over https only"),
         (f"qdrant+http://{SECRET}@127.0.0.1:9/notes", "notes at 127.0.0.1:9"),
         (f"qdrant+https://{SECRET}@cluster/no!tes", "a collection is named by 1 to 100 letters"),
         ("no/such/folder/notes.db", "there is no memory no/such/folder/notes.db"),
@@ -99,7 +99,7 @@ def test_what_cannot_be_opened_is_told_without_its_secret(where, words):
     ("where", "package", "words"),
     [
         ("postgresql://db/base", "psycopg", r"needs psycopg: pip install 'recuerdo\[server\]'"),
-        ("qdrant+https://cluster/notes", "qdrant_client", r"needs qdrant-client: pip install 'recuerdo\[cluster\]'"),
+        ("qdrant+https://cluster.example/notes", "qdrant_client", r"needs qdrant-client: pip install 'recuerdo\[cluster\]'"),
     ],
 )
 def test_an_extra_that_is_missing_is_named(where, package, words, monkeypatch):
