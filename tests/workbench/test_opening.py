@@ -76,7 +76,7 @@ def test_every_kind_is_made_opened_and_missed(kind, tmp_path):
         (f"postgresql://ada@db/base?{SECRET}=1", "the address of the server cannot be read: write it as postgresql://"),
         (f"postgresql://ada:{SECRET}@127.0.0.1:9/base", "the server of 127.0.0.1/recuerdo cannot be reached"),
         (f"postgresql://ada:{SECRET}@db/base?schema=No", "a memory on a server has a name of 1 to 63 small letters"),
-        (f"qdrant+https://{SECRET}@cluster", "the address of a cluster cannot be read: write it as qdrant"),
+        (f"qdrant+https://{SECRET}@cluster.example", "the address of a cluster cannot be read: write it as qdrant"),
         (f"qdrant+https://{SECRET}@cluster.example/notes?shards=many", "the address of a cluster cannot be read"),
         (f"qdrant+https://{SECRET}@cluster.example/notes?key=1", "the address of a cluster cannot be read"),
         (f"qdrant+http://{SECRET}@cluster.example/notes", "a key is sent over https only"),
