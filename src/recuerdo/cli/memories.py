@@ -25,7 +25,7 @@ HAND = """Examples:
 """
 
 app = typer.Typer(
-    help="What a memory holds: list, show, history, statistics, check, rebuild.",
+    help="What a memory holds: list, show, history, statistics, check, rebuild, index.",
     epilog="Examples:\n\n`recuerdo memories ls`\n\n`recuerdo memories history 12 --memory notes.db`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -109,6 +109,26 @@ def rebuild(memory: MemoryAt = HERE) -> None:
     with Embedded(memory) as store:
         store.rebuild()
     print(f"the caches of {memory} were made again")
+
+
+@app.command(epilog="Example:\n\n`recuerdo memories index`")
+def index(
+    memory: MemoryAt = HERE,
+    cells: Annotated[int, typer.Option("--cells", min=0, help="So many cells; 0 = as suits its size.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Sort the rows of a large memory into cells, by which `recuerdo ask --approximate` looks. Rows that come later are
+    read one and all, until the index is made again."""
+    from recuerdo.cli.progress import progress_bar
+    from recuerdo.store.embedded import Embedded
+
+    _must_be(memory)
+    with progress_bar() as report, Embedded(memory) as store:
+        told = store.index(cells=cells, step=report)
+    if as_json:
+        print(json.dumps(vars(told)))
+        return
+    print(f"{told.rows:,} rows of {memory} lie in {told.cells:,} cells; it took {told.seconds:.1f} s")
 
 
 def correct(

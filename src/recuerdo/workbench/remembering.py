@@ -18,6 +18,7 @@ from recuerdo.data.documents import documents
 from recuerdo.errors import InputError
 from recuerdo.memory.episodic import Episodic
 from recuerdo.store.embedded import Embedded
+from recuerdo.store.near import Near
 from recuerdo.store.record import Receipt, Record, Rows, Where
 from recuerdo.workbench.passages import passages, sentences_of
 from recuerdo.workbench.tags import PART, SAME, SOURCE, TEXT, mark, own, shown, source_of
@@ -108,7 +109,8 @@ class Asked:
 class Memory:
     """A memory of texts in one file, with an encoder: `with Memory("notes.db") as memory: memory.ask("Who …?")`.
 
-    `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. Raises StoreError
+    `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. `approximate`:
+    questions without a filter go by the index, where `recuerdo memories index` has made one. Raises StoreError
     for a file that cannot be used, InputError for another encoder than the memory's own, and what the encoder raises.
     """
 
@@ -118,13 +120,14 @@ class Memory:
         *,
         encoder: str = "",
         read_only: bool = False,
+        approximate: Near | None = None,
         progress: Callable[..., None] | None = None,
     ):
         self.path = Path(path)
         self.store: Embedded
         there = self.path.exists()
         if there:
-            self.store = Embedded(self.path, read_only=read_only)
+            self.store = Embedded(self.path, read_only=read_only, approximate=approximate)
         try:
             made_by = self.store.notes().get("encoder") if there else None
             if made_by and encoder and encoder != made_by:

@@ -1,0 +1,71 @@
+"""Real sentences as vectors, for benchmarks: encoded once, in parts, into the cache folder; then read from there.
+
+python benchmarks/sentences.py 60000    encode so many (about 10 minutes a core); a run that was stopped is taken up again
+
+Sentences are English and from the data folder (RECUERDO_DATA): captions (Multi30k), everyday sentences (Tatoeba),
+abstracts (SciTLDR) and Wikipedia (XQuAD), each once, in one drawn order. The encoder is MiniLM, as in a memory of texts.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from recuerdo.bridge.cache import cache_folder
+
+DATA = Path(os.environ.get("RECUERDO_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+PART, MOST = 2000, 61_000  # sentences encoded at once; sentences that are drawn
+
+
+def lines(file: Path) -> list[str]:
+    return gzip.decompress(file.read_bytes()).decode().splitlines()
+
+
+def texts(data: Path) -> list[str]:
+    """The sentences of the data folder, drawn once; none where the folder is not there."""
+    found: list[str] = []
+    for name in ("train", "val", "test_2016_flickr"):
+        if (file := data / f"multi30k/{name}.en.gz").exists():
+            found += lines(file)
+    if (file := data / "tatoeba/fra_eng.tsv.gz").exists():
+        found += [line.split("\t")[0] for line in lines(file)]
+    for name in ("train", "dev", "test"):
+        if (file := data / f"scitldr/{name}.jsonl").exists():
+            told = file.read_text(encoding="utf-8").splitlines()
+            found += [sentence for line in told for sentence in json.loads(line)["source"]]
+    if (file := data / "xquad/xquad.en.json").exists():
+        for page in json.loads(file.read_text(encoding="utf-8"))["data"]:
+            for one in page["paragraphs"]:
+                found += re.split(r"(?<=[.!?])\s+", one["context"])
+    unique = sorted({" ".join(text.split()) for text in found} - {""})
+    order = np.random.default_rng(0).permutation(len(unique))
+    return [unique[i] for i in order[:MOST]]
+
+
+def embeddings(n: int, data: Path = DATA) -> np.ndarray:
+    """The vectors of the first n sentences, [n, 384] float32; fewer where there are fewer, what is missing is encoded."""
+    some = texts(data)
+    folder = cache_folder() / "embeddings" / hashlib.sha256("\n".join(some).encode()).hexdigest()[:16]
+    some, parts, encoder = some[:n], [], None
+    for first in range(0, len(some), PART):
+        file = folder / f"minilm-{first:06d}.npy"
+        if not file.exists():
+            from recuerdo.bridge.sentences import SentenceEncoder
+
+            encoder = encoder or SentenceEncoder("minilm")
+            folder.mkdir(parents=True, exist_ok=True)
+            half = file.with_suffix(".part.npy")
+            np.save(half, encoder.encode(texts(data)[first : first + PART]))
+            half.replace(file)
+            print(f"{first + PART:,} sentences encoded", file=sys.stderr, flush=True)
+        parts.append(np.load(file, allow_pickle=False))
+    return np.concatenate(parts)[:n] if parts else np.empty((0, 384), np.float32)
+
+
+if __name__ == "__main__":
+    print(embeddings(int(sys.argv[1])).shape)
