@@ -11,8 +11,8 @@ import numpy as np
 from recuerdo.store.cells import MARGINS, Table, measured
 from recuerdo.store.softmax import best
 
-SAMPLE, STEPS = 64, 8  # rows of the sample for each cell, and steps of Lloyd
-PART = 2**14  # rows at once
+SAMPLE, STEPS = 40, 8  # rows of the sample for each cell, and steps of Lloyd
+PART = 2**11  # rows at once: their distances from all centres stay near
 ASKED, NEAREST = 512, 10  # rows that are taken for questions, and how many of their nearest must be found
 Step = Callable[[str, int, int], None]
 
@@ -20,10 +20,10 @@ Step = Callable[[str, int, int], None]
 def grouped(keys: np.ndarray, places: np.ndarray, times: np.ndarray, cells: int, step: Step | None = None) -> Table:
     """The cells of the rows at `places` of keys [n, d], whose times are `times` [n].
 
-    `cells`: about how many; 0 = twice the root of the number of rows. The same rows give the same cells.
+    `cells`: about how many; 0 = four times the root of the number of rows. The same rows give the same cells.
     """
     n, draw = len(places), np.random.default_rng(0)
-    m = max(1, min(cells or round(2 * n**0.5), n))
+    m = max(1, min(cells or round(4 * n**0.5), n))
     step = step or (lambda *_: None)
     sample = keys[np.sort(places[draw.choice(n, min(n, SAMPLE * m), replace=False)])] if n else keys[:0]
     centres = sample[np.sort(draw.choice(len(sample), m, replace=False))] if n else np.zeros((m, keys.shape[1]))
@@ -64,7 +64,8 @@ def nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def _told(keys: np.ndarray, places: np.ndarray, centres: np.ndarray, step: Step) -> list[np.ndarray]:
     told = []
     for first in range(0, len(places), PART):
-        step("sorting rows into cells", first, len(places))
+        if not first % 2**16:
+            step("sorting rows into cells", first, len(places))
         told.append(nearest(keys[places[first : first + PART]], centres))
     return told
 

@@ -96,7 +96,7 @@ class Mass:
         low = there & ~self.some & (high < -SAFE)  # nothing was summed up yet, so the base may go down
         new = np.where(low | (high > self.base + SAFE), high, self.base)
         with np.errstate(under="ignore"):
-            self.sum *= np.exp(self.base - new)
+            self.sum *= np.exp(np.minimum(self.base - new, 0.0))
             self.base, self.some = new, self.some | there
             work = self._work[:, : logits.shape[1]]
             shifted = np.subtract(logits, new[:, None].astype(np.float32), out=work) if new.any() else logits
