@@ -303,8 +303,8 @@ class Embedded:
     def index(self, *, cells: int = 0, step: Step | None = None) -> Indexed:
         """Make the index of approximate scans over all rows that are there; rows that come later are read one and all.
 
-        `cells`: about how many (0 = four times the root of the number of rows); `step(what, done, all)` is called now and
-        then. Others may read and write meanwhile, but for the last seconds.
+        `cells`: about how many, 0 = four times the root of the number of rows; `step(what, done, all)` is called now
+        and then. Others may read and write meanwhile, but for the last seconds.
         """
         if self.read_only:
             raise StoreError(f"{self.path} was opened to be read only: open it for writing to make its index")
