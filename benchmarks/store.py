@@ -18,6 +18,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,8 @@ from types import ModuleType
 from measure import Report, arguments, in_new_process, median, ratio
 
 import numpy as np  # isort: skip  (after measure has set the wait policy)
+
+os.environ.setdefault("LANCE_LOG", "error")
 
 from sentences import ASKED, REAL, D, clustered, embeddings, extended
 
@@ -234,7 +237,12 @@ def peers(report: Report, data: Data) -> None:
         if vec := peer(report, "sqlite-vec", "sqlite_vec"):
             db = _sqlite_vec(vec, data.folder / "vec.db", keys)
             if db is None:
-                report.add("sqlite-vec: not compared with", 0, "", how="this Python's sqlite3 loads no extensions")
+                report.add(
+                    "sqlite-vec: not compared with",
+                    0,
+                    "",
+                    how="this Python's sqlite3 loads no extensions: pip install pysqlite3-binary",
+                )
             else:
                 asked = "SELECT rowid FROM rows WHERE key MATCH ? AND k = 10"
                 variants["sqlite-vec"] = lambda: db.execute(asked, (next(queries).tobytes(),)).fetchall()
@@ -297,7 +305,11 @@ class Raw:
 
 
 def _sqlite_vec(vec: ModuleType, path: Path, keys: np.ndarray) -> sqlite3.Connection | None:
-    db = sqlite3.connect(path, isolation_level=None)
+    try:  # some builds of Python load no extensions
+        connect = importlib.import_module("pysqlite3.dbapi2").connect
+    except ImportError:
+        connect = sqlite3.connect
+    db = connect(path, isolation_level=None)
     if not hasattr(db, "enable_load_extension"):
         return None
     db.enable_load_extension(True)
@@ -429,7 +441,8 @@ def erased(report: Report, data: Data) -> None:
         rows = [{"vector": k, "text": t} for k, t in zip(keys, texts, strict=True)]
         table = lance.connect(folder / "lance").create_table("rows", rows)
         table.delete(f"text = '{text}'")
-        table.optimize(cleanup_older_than=timedelta(0))
+        with warnings.catch_warnings(action="ignore"):  # of other readers, of whom there are none
+            table.optimize(cleanup_older_than=timedelta(0))
         report.add("erased: LanceDB, delete and optimize", left(folder / "lance"), "files", how=how)
     if (vec := peer(report, "sqlite-vec", "sqlite_vec")) and (db := _sqlite_vec(vec, folder / "vec.db", keys)):
         (folder / "vec").mkdir()

@@ -107,6 +107,7 @@ class Cells:
             self.rows = np.frombuffer(self._map, "<f4", n * self.width, first).reshape(n, self.width)
         else:
             self.rows = np.empty((0, self.width), np.float32)
+        self.lengths = np.linalg.norm(table.means.astype(np.float64), axis=1)
         # Place -> its cell, for what is changed later.
         self.cell_of = np.full(self.places, -1, np.int32)
         there = table.members >= 0
@@ -169,6 +170,7 @@ class Cells:
                 some = some[table.members[some] >= 0]
                 mean, reach = measured(self.rows[some], times[table.members[some]])
                 table.means[cell], table.reach[cell] = mean, reach
+                self.lengths[cell] = np.linalg.norm(mean.astype(np.float64))
             data = table.packed()
             _put(fd, HEADER, data)
             os.fsync(fd)

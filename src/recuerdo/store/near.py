@@ -143,7 +143,7 @@ class Look:
         """The most that the log-mass of the cells `rest` may be."""
         reach, sizes = self.cells.table.reach[rest], np.diff(self.cells.table.starts)[rest]
         middle = means[rest]
-        sphere = _on_a_sphere(self.cells.table.means[rest], middle, reach, length)
+        sphere = _on_a_sphere(self.cells.lengths[rest], middle, reach, length)
         slack = (SLACK + len(self.query) * HALF) * (1 + length * reach[:, LONGEST])
         high = np.maximum(np.minimum(length * reach[:, RADIUS], sphere - middle), 0) + slack
         square = length**2 * reach[:, SCATTER] + slack**2
@@ -176,10 +176,10 @@ class Look:
         return found[0], logits[0], float(lse[0])
 
 
-def _on_a_sphere(means: np.ndarray, middle: np.ndarray, reach: np.ndarray, length: float) -> np.ndarray:
+def _on_a_sphere(norms: np.ndarray, middle: np.ndarray, reach: np.ndarray, length: float) -> np.ndarray:
     """The most that query . row may be, of rows not longer than `longest` whose part along the mean is within
-    [low, high]: [m]. A mean that is too short says nothing of its direction."""
-    norms, longest = np.linalg.norm(means, axis=1), reach[:, LONGEST]
+    [low, high]: [m]. `norms` [m] are the lengths of the means: one that is too short says nothing of its direction."""
+    longest = reach[:, LONGEST]
     told = norms > 0.1 * longest
     along = np.clip(middle / np.where(told, norms, 1.0) / max(length, 1e-30), -1, 1)
     part = np.clip(longest * along, reach[:, LOW], reach[:, HIGH])
