@@ -14,12 +14,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait activel
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def arguments(about: str) -> argparse.Namespace:
-    """--quick (under 50 s), --json, and the names of sections to run."""
+def arguments(about: str, options: dict[str, str] | None = None) -> argparse.Namespace:
+    """--quick (under 50 s), --json, and the names of sections to run; `options` are a benchmark's own, with their help."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("sections", nargs="*", help="only these sections")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer, under 50 s")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    for name, told in (options or {}).items():
+        parser.add_argument(f"--{name}", default="", help=told)
     return parser.parse_args()
 
 

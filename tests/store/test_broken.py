@@ -105,7 +105,7 @@ def test_what_is_only_in_the_log_is_read_too(tmp_path):
             assert len(broken.ids()) >= 50
 
 
-PAGE = 4096
+PAGE = 8192
 
 
 @settings(max_examples=25, deadline=None)

@@ -164,7 +164,10 @@ def test_what_is_salvaged_may_go_anywhere(kind, tmp_path):
         (["forget", "--tag", "x", "-m", "there.db"], "no row of there.db is what the filter says: see `recuerdo"),
         (["ask", "Who?", "-m", "mysql://ada:s3cr3t@db/x"], "no memory is at mysql://…"),
         (["memories", "ls", "-m", "postgresql://ada:s3cr3t@127.0.0.1:9/x"], "cannot be reached"),
-        (["memories", "move", "there.db", "qdrant+https://s3cr3t@c.example"], "the address of a cluster cannot be read"),
+        (
+            ["memories", "move", "there.db", "qdrant+https://s3cr3t@c.example"],
+            "the address of a cluster cannot be read",
+        ),
         (["memories", "show", "3", "-m", "there.db"], "row 3 of there.db is not there"),
         (["memories", "import", "none.jsonl"], "there is no file none.jsonl"),
     ],

@@ -28,7 +28,10 @@ SECRET = "s3cr3t"
         (f"postgresql://ada:{SECRET}@db:5432/base?schema=notes", "postgresql://db:5432/base?schema=notes"),
         (f"postgres://ada@/base?host=/run&password={SECRET}", "postgresql:///base?host=/run&schema=recuerdo"),
         (f"postgresql://ada:{SECRET}@[::1]/base", "postgresql://[::1]/base?schema=recuerdo"),
-        (f"qdrant+https://{SECRET}@cluster.example/notes?shards=3&replicas=2", "qdrant+https://cluster.example:6333/notes"),
+        (
+            f"qdrant+https://{SECRET}@cluster.example/notes?shards=3&replicas=2",
+            "qdrant+https://cluster.example:6333/notes",
+        ),
         (f"qdrant+https://:{SECRET}@cluster.example:443/notes", "qdrant+https://cluster.example:443/notes"),
     ],
 )
@@ -81,7 +84,7 @@ def test_every_kind_is_made_opened_and_missed(kind, tmp_path):
         (f"qdrant+https://{SECRET}@cluster.example/notes?key=1", "the address of a cluster cannot be read"),
         (f"qdrant+http://{SECRET}@cluster.example/notes", "a key is sent over https only"),
         (f"qdrant+http://{SECRET}@127.0.0.1:9/notes", "notes at 127.0.0.1:9"),
-        (f"qdrant+https://{SECRET}@cluster/no!tes", "a collection is named by 1 to 100 letters"),
+        (f"qdrant+https://{SECRET}@cluster.example/no!tes", "a collection is named by 1 to 100 letters"),
         ("no/such/folder/notes.db", "there is no memory no/such/folder/notes.db"),
     ],
 )
@@ -99,7 +102,11 @@ def test_what_cannot_be_opened_is_told_without_its_secret(where, words):
     ("where", "package", "words"),
     [
         ("postgresql://db/base", "psycopg", r"needs psycopg: pip install 'recuerdo\[server\]'"),
-        ("qdrant+https://cluster.example/notes", "qdrant_client", r"needs qdrant-client: pip install 'recuerdo\[cluster\]'"),
+        (
+            "qdrant+https://cluster.example/notes",
+            "qdrant_client",
+            r"needs qdrant-client: pip install 'recuerdo\[cluster\]'",
+        ),
     ],
 )
 def test_an_extra_that_is_missing_is_named(where, package, words, monkeypatch):

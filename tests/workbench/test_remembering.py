@@ -299,6 +299,28 @@ def test_the_verbs_of_a_memory(run, tmp_path, encoder):
     assert not any(b"Carl" in file.read_bytes() for file in tmp_path.glob("memory.db*"))
 
 
+def test_a_question_goes_by_the_index_where_there_is_one(run, encoder):
+    run("remember", "-", "--encoder", encoder, stdin=TOWN)
+    draw = np.random.default_rng(0)
+    with Embedded("memory.db") as store:
+        keys = draw.standard_normal((30, store.width))[draw.integers(0, 30, 21_000)]
+        keys += 0.3 * draw.standard_normal(keys.shape)
+        store.append(Rows(keys / np.linalg.norm(keys, axis=1, keepdims=True), ["far away"] * len(keys)))
+    told = run("ask", "Who has the key?", "--approximate")
+    assert "21002 of 21002 rows were looked at" in told.output
+    assert "all rows were read in spite of --approximate: few rows, a filter, or no index" in told.stderr
+    assert "21,002 rows of memory.db lie in" in run("memories", "index").output
+    assert json.loads(run("memories", "index", "--cells", "100", "--json").output)["rows"] == 21_002
+    told = run("ask", "Who has the key?", "--approximate")
+    assert "these hold at least" in told.output
+    assert "in spite of" not in told.stderr
+    assert "▸Bob has the key.◂" in told.output
+    near, exact = (json.loads(run("ask", "Who?", "--json", *more).output) for more in (["--approximate"], []))
+    assert near["looked"] < near["addressed"] == exact["looked"]
+    assert near["covered"] <= exact["covered"]
+    assert run("memories", "check").output == "memory.db is well\n"
+
+
 def test_who_forgets_is_told_what_says_the_same(run, encoder):
     run("remember", "-", "--encoder", encoder, stdin="Bob has the key.")
     run("remember", "-", stdin="Bob has the key.")
@@ -326,6 +348,7 @@ def test_a_terminal_obeys_no_text(run, encoder):
         (["forget", "1", "--tag", "a"], "say what to forget: numbers of rows, or --tag"),
         (["mute", "3"], "there is no memory memory.db"),
         (["memories", "ls"], "there is no memory memory.db"),
+        (["memories", "index"], "there is no memory memory.db"),
     ],
 )
 def test_errors_of_the_verbs(run, tmp_path, words, told):

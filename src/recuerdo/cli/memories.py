@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ LINE = 90  # characters of a text in a list
 MINUTE = "%Y-%m-%d %H:%M"
 
 app = typer.Typer(
-    help="What a memory holds, and where: list, show, history, check, move, export, import, salvage.",
+    help="What a memory holds, and where: list, show, history, check, index, move, export, import, salvage.",
     epilog="Examples:\n\n`recuerdo memories ls`\n\n`recuerdo memories history 12 --memory notes.db`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -145,6 +145,29 @@ def rebuild(memory: MemoryAt = HERE, as_json: AsJson = False) -> None:
         print(json.dumps({"memory": name, "rebuilt": in_a_file}))
     else:
         print(f"the caches of {name} were made again" if in_a_file else f"{name} has no caches: nothing was to be done")
+
+
+@app.command(epilog="Example:\n\n`recuerdo memories index`")
+def index(
+    memory: MemoryAt = HERE,
+    cells: Annotated[int, typer.Option("--cells", min=0, help="So many cells; 0 = as suits its size.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Sort the rows of a large memory in a file into cells, by which `recuerdo ask --approximate` looks. Rows that come
+    later are read one and all, until the index is made again."""
+    from recuerdo.cli.progress import progress_bar
+    from recuerdo.store.embedded import Embedded
+    from recuerdo.workbench.opening import open_store, place_of
+
+    name = place_of(memory).name
+    with progress_bar() as report, open_store(memory) as store:
+        told = store.index(cells=cells, step=report) if isinstance(store, Embedded) else None
+    if as_json:
+        print(json.dumps({"memory": name, **(vars(told) if told else {})}))
+    elif told:
+        print(f"{told.rows:,} rows of {name} lie in {told.cells:,} cells; it took {told.seconds:.1f} s")
+    else:
+        print(f"{name} has an index of its own: nothing was to be done")
 
 
 # ---------------------------------------------------------------------------------------- what the other verbs share

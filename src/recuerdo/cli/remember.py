@@ -87,18 +87,23 @@ def ask(
     tag: Tags = None,
     author: By = None,
     words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Look where the index says (`recuerdo memories index` makes it).")
+    ] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page of the answer.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Which episodes answer a question: with their weights, and how much was not looked at."""
     from recuerdo.cli.progress import progress_bar
+    from recuerdo.store.near import Near
     from recuerdo.store.record import Where
     from recuerdo.workbench.remembering import Memory
 
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
     if html is not None and (html.suffix.lower() not in (".html", ".htm") or not html.parent.is_dir()):
         raise InputError(f"{html} cannot be written: name a .html file in a folder that is there")
-    with progress_bar() as report, Memory(memory, follow=follow, make=False, progress=report) as kept:
+    near = Near() if approximate else None
+    with progress_bar() as report, Memory(memory, follow=follow, make=False, approximate=near, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
     if html is not None:
         from recuerdo.explain.render.asked import write_asked
@@ -123,8 +128,13 @@ def ask(
     if not any(told.hops):
         print("nothing is there to be read")
         return
+    at_least = "at least " if told.looked < told.addressed else ""
+    if approximate and not at_least:
+        why = "few rows, a filter, or no index that helps (`recuerdo memories index` makes one)"
+        print(f"recuerdo: all rows were read in spite of --approximate: {why}", file=sys.stderr)
     print(
-        f"these hold {100 * told.covered:.1f} % of the attention; {told.looked} of {told.addressed} rows were looked at"
+        f"these hold {at_least}{100 * told.covered:.1f} % of the attention; "
+        f"{told.looked} of {told.addressed} rows were looked at"
     )
 
 

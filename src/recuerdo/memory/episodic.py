@@ -279,7 +279,9 @@ def _scan(
 ) -> Found:
     """A scan with something added to the logits of some rows: these are read apart, and the two reads are put together.
 
-    The mass that the rows had is taken out of all of it, and comes back with what was added.
+    The mass that the rows had is taken out of all of it, and comes back with what was added. Where the scan was
+    approximate, it is only known of the rows found that it was in; that of others may count twice, so that what is
+    covered is never too much.
     """
     found = store.scan(asked, top=top + len(more), rules=rules, where=where)
     if not more:
@@ -288,7 +290,9 @@ def _scan(
     ids = tuple(id for id in more if given.ids is None or id in given.ids)
     apart = store.scan(asked, top=max(1, len(ids)), rules=rules, where=replace(given, ids=ids))
     raised = apart.logits + np.array([[more.get(int(id), 0.0) for id in row] for row in apart.ids])
-    was = np.logaddexp.reduce(apart.logits, 1)
+    counted = np.stack([np.isin(some, known) for some, known in zip(apart.ids, found.ids, strict=True)])
+    counted |= np.isneginf(found.unseen)[:, None]
+    was = np.logaddexp.reduce(np.where(counted, apart.logits, -np.inf), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         left = np.where(np.isneginf(was), found.lse, found.lse + np.log1p(-np.exp(np.minimum(was - found.lse, 0.0))))
     others = np.where(np.isin(found.ids, list(more)), -np.inf, found.logits)

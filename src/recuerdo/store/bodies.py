@@ -7,7 +7,7 @@ from itertools import count
 
 import numpy as np
 
-from recuerdo.store.record import Record, Rows
+from recuerdo.store.record import Hand, Record, Rows
 
 TOGETHER = 500  # places in one statement
 BODY = "place, id, version, time, written, author, tags, text, key, value"
@@ -104,3 +104,10 @@ def erase(db: sqlite3.Connection, places: Sequence[int]) -> None:
                 db.execute("DELETE FROM labels WHERE kind = ? AND name = ? AND place = ?", (*label, place))
         db.execute("DELETE FROM bodies WHERE place = ?", (place,))
         db.execute("INSERT OR IGNORE INTO wiped VALUES(?)", (place,))
+
+
+def hands(db: sqlite3.Connection, id: int | None) -> list[Hand]:
+    """What was done to a row by hand, or to all rows, oldest first."""
+    query = "SELECT what, id, amount, author, reason, time FROM hands WHERE ?1 IS NULL OR id = ?1 ORDER BY number"
+    some = id is None or 0 <= id < 2**63  # what SQLite can hold
+    return [Hand(*one) for one in db.execute(query, (id,))] if some else []

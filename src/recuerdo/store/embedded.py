@@ -2,14 +2,13 @@
 
     notes.db            every version of every row (WAL, synchronous=FULL, secure_delete)
     notes.db-keys       the keys [places, d] float32, mapped into memory; -times and -values are like it
+    notes.db-cells      where it was asked for: the keys once more, those that are alike side by side
 
 Columns are caches: one that is missing, torn or of another database is made again from the truth. Many processes may
 read while one writes; a second writer waits, and then gets a StoreError.
 """
 
 import operator
-import os
-import sqlite3
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -19,12 +18,15 @@ from typing import Self
 import numpy as np
 
 from recuerdo.errors import InputError, StoreError
-from recuerdo.store import bodies, lexicon, schema
+from recuerdo.store import bodies, indexing, lexicon, schema
+from recuerdo.store.grouping import Step
 from recuerdo.store.index import PART
+from recuerdo.store.indexing import Indexed
+from recuerdo.store.looking import look
+from recuerdo.store.near import Near, Nearby
 from recuerdo.store.record import Found, Hand, Ids, Receipt, Record, Rows, Rules, Stats, Where, by_id, whole
 from recuerdo.store.refused import FORGOTTEN, check_bias, check_rows, check_said, check_version, checked_queries
 from recuerdo.store.session import Session
-from recuerdo.store.softmax import best
 from recuerdo.store.undoing import again, taken_back
 
 # Ids of rows that are adopted may leave so many places empty for each row, and so many besides.
@@ -35,16 +37,27 @@ class Embedded:
     """A store in one file. See `recuerdo.store.contract.Store` for what it promises."""
 
     def __init__(
-        self, path: str | Path, *, width: int = 0, value_width: int = 0, wait: float = 5.0, read_only: bool = False
+        self,
+        path: str | Path,
+        *,
+        width: int = 0,
+        value_width: int = 0,
+        wait: float = 5.0,
+        read_only: bool = False,
+        held: bool = False,
+        approximate: Near | None = None,
     ):
         """Opens the memory at `path`; makes it, with keys of `width`, where there is none and a width is given.
 
-        `wait`: seconds to wait for another writer. Raises StoreError for a file that cannot be used, InputError for
-        widths that are not those of the memory that is there.
+        `wait`: seconds to wait for another writer. `held`: keep a copy of the keys in the memory of this process, which
+        scans read faster than the mapped file. `approximate`: scans without a filter go by the index that `index` made,
+        where there is one, and `Found` bounds what they did not look at; all other scans are exact. Raises StoreError
+        for a file that cannot be used, InputError for widths that are not those of the memory that is there.
         """
-        self._session = Session(Path(path), width, value_width, wait=wait, read_only=read_only)
+        self._session = Session(Path(path), width, value_width, wait=wait, read_only=read_only, held=held)
         self.path, self.read_only = self._session.path, read_only
         self._db, self._index = self._session.db, self._session.index
+        self._nearby = None if approximate is None else Nearby(approximate, self._index)
         if not read_only:
             try:
                 self._session.finish_wiping()
@@ -102,7 +115,7 @@ class Embedded:
         """Take back what a hand did last to a row, and is not taken back yet: what that was."""
         with self._session.writing():
             place, version = self._place_of(id)
-            back = taken_back(id, self._hands(id), version, self.path)
+            back = taken_back(id, bodies.hands(self._db, id), version, self.path)
             if back.version:
                 self._put_next(id, again(self._versions(id)[back.version - 1]))
             else:
@@ -161,7 +174,10 @@ class Embedded:
             lexicon.purge(self._db)
             self._note("forget", wanted, None, author, reason)
         owed = [*self._session.finish_wiping(), *self._forget_in_copies(wanted)]
-        searched = [self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in ("wal", *self._index.columns))]
+        searched = [
+            self.path,
+            *(self.path.with_name(f"{self.path.name}-{n}") for n in ("wal", *self._index.columns, indexing.NAME)),
+        ]
         searched += [Path(p) for (p,) in self._db.execute("SELECT path FROM copies ORDER BY path")]
         return Receipt(len(wanted), len(places), tuple(map(str, searched)), tuple(owed))
 
@@ -192,19 +208,8 @@ class Embedded:
     ) -> Found:
         """The best rows for queries [q, d], and the log-mass of all that was addressed."""
         asked = checked_queries(queries, top, self.width, self.path)
-        rules = rules or Rules()
         with self._session.reading():
-            n = self._index.state.places
-            keys = self._index.columns["keys"].rows(n)
-            extra = self._index.extra(rules, where)
-            places, logits, lse = best(keys, rules.sharpness * asked.astype(np.float64), extra, top)
-            if not bodies.intact(self._db, places[:, :1], keys):
-                file, fix = self._index.columns["keys"].path, f"recuerdo memories rebuild --memory {self.path}"
-                raise StoreError(f"{file} is not what {self.path} says: run `{fix}`")
-            ids = np.full(places.shape, -1)
-            ids[places >= 0] = self._index.ids[places[places >= 0]]
-            read = n if extra is None else int((extra > -np.inf).sum())
-            return Found(ids, logits, lse, np.full(len(asked), -np.inf), read, read)
+            return look(self._index, self._nearby, asked, top, rules or Rules(), where)
 
     def matches(self, text: str, *, top: int = 100, where: Where | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The rows whose texts share words with a text: ids [k] int64 and their BM25 [k], best first."""
@@ -243,7 +248,7 @@ class Embedded:
     def hands(self, id: int | None = None) -> list[Hand]:
         """What was done to a row by hand, or to all rows, oldest first."""
         with self._session.reading():
-            return self._hands(id)
+            return bodies.hands(self._db, id)
 
     def stats(self) -> Stats:
         """How large it is."""
@@ -251,11 +256,10 @@ class Embedded:
             rows = int(self._index.alive[: self._index.state.places].sum())
             kept = "SELECT count(*) FROM old JOIN rows USING(id) WHERE rows.place IS NOT NULL"
             versions = self._db.execute(kept).fetchone()[0]
-            names = ("", "-wal", "-shm", *(f"-{name}" for name in self._index.columns))
+            names = ("", "-wal", "-shm", *(f"-{name}" for name in (*self._index.columns, indexing.NAME)))
             files = [self.path.with_name(self.path.name + name) for name in names]
             size = sum(file.stat().st_size for file in files if file.exists())
-            next_id = self._index.state.places
-            return Stats(rows, versions, self.width, self.value_width, schema.SCHEMA, size, next_id)
+            return Stats(rows, versions, self.width, self.value_width, schema.SCHEMA, size, self._index.state.places)
 
     # ---------------------------------------------------------------------------------------------------------- upkeep
 
@@ -264,17 +268,8 @@ class Embedded:
         path = Path(path)
         if path.exists():
             raise InputError(f"{path} is there already: give a new name")
-        half = path.with_name(f"{path.name}.part")
         with self._session.lock, self._session.telling():
-            try:
-                with sqlite3.connect(half) as copy:
-                    self._db.backup(copy)
-                copy.close()
-                with open(half, "rb") as file:
-                    os.fsync(file.fileno())
-                half.replace(path)
-            finally:
-                half.unlink(missing_ok=True)
+            schema.copied(self._db, path)
             with self._session.writing():
                 told = (str(path.absolute()), time.time())
                 self._db.execute("INSERT OR REPLACE INTO copies VALUES(?, ?)", told)
@@ -290,7 +285,7 @@ class Embedded:
                 bad = sum(not np.array_equal(rows[places], truth) for places, truth in whole)
                 if bad:
                     wrong.append(f"{column.path} differs from the database in {bad} parts of {PART} rows")
-            return wrong
+            return wrong + indexing.compared(self._index)
 
     def rebuild(self) -> None:
         """Make the columns again from the database."""
@@ -298,6 +293,16 @@ class Embedded:
             raise StoreError(f"{self.path} was opened to be read only: open it for writing to rebuild it")
         with self._session.lock, self._session.telling():
             self._index.rebuild()
+
+    def index(self, *, cells: int = 0, step: Step | None = None) -> Indexed:
+        """Make the index of approximate scans over all rows that are there; rows that come later are read one and all.
+
+        `cells`: about how many, 0 = four times the root of the number of rows; `step(what, done, all)` is called now
+        and then. Others may read and write meanwhile, but for the last seconds.
+        """
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened to be read only: open it for writing to make its index")
+        return indexing.make(self._session, cells, step)
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -349,11 +354,6 @@ class Embedded:
         earlier = [p for (p,) in self._db.execute("SELECT place FROM old WHERE id = ?", (id,))]
         # Versions that were adopted stand in another order.
         return sorted(self._bodies([*earlier, place]).values(), key=lambda one: one.version)
-
-    def _hands(self, id: int | None) -> list[Hand]:
-        query = "SELECT what, id, amount, author, reason, time FROM hands WHERE ?1 IS NULL OR id = ?1 ORDER BY number"
-        some = id is None or 0 <= id < 2**63  # what SQLite can hold
-        return [Hand(*one) for one in self._db.execute(query, (id,))] if some else []
 
     def _set_row(self, id: int, place: int, version: int, bias: float) -> None:
         told = (id, place, version, bias, self._index.state.change)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from recuerdo.errors import StoreError
-from recuerdo.store.column import Column
+from recuerdo.store.column import Column, Copy
 from recuerdo.store.record import DAY, Rules, Where
 
 KINDS = {"keys": "key", "times": "time", "values": "value"}  # columns, and the fields of bodies that they repeat
@@ -75,8 +75,8 @@ class InMemory:
 class Index:
     """Places 0 … n-1: `ids` [n], `bias` [n] and `alive` [n], and the columns by name."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection, *, write: bool):
-        self.path, self.db, self.write = path, db, write
+    def __init__(self, path: Path, db: sqlite3.Connection, *, write: bool, held: bool = False):
+        self.path, self.db, self.write, self.held = path, db, write, held
         self.columns: dict[str, Column | InMemory] = {}
         self.load()
 
@@ -88,6 +88,7 @@ class Index:
         self.ids = np.empty(0, np.int64)
         self.bias, self.alive = np.empty(0, np.float32), np.empty(0, bool)
         self._version = -1
+        self._copy = Copy() if self.held else None
         self._take(-1)
         for column in self.columns.values():
             column.close()
@@ -134,6 +135,8 @@ class Index:
             return
         for place, id in self.db.execute("SELECT place, id FROM old WHERE change > ?", (since,)):
             self.ids[place], self.alive[place], self.bias[place] = id, False, 0.0
+            if self._copy is not None:
+                self._copy.wipe(place)
         told = self.db.execute("SELECT place, id, bias FROM rows WHERE change > ? AND place IS NOT NULL", (since,))
         for place, id, bias in told:
             self.ids[place], self.bias[place] = id, bias
@@ -191,6 +194,12 @@ class Index:
 
     # --------------------------------------------------------------------------------------------------------- columns
 
+    def keys(self) -> np.ndarray:
+        """The keys of all places, [n, d]: mapped from the file, or held in memory where that was asked for."""
+        n = self.state.places
+        mapped = self.columns["keys"].rows(n)
+        return mapped if self._copy is None else self._copy.rows(mapped, self.alive[:n])
+
     def truth(self, name: str, first: int, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Places and rows of a column as the bodies say, from a place on, some thousand at a time."""
         dtype, width = self._shape(name)
@@ -225,11 +234,12 @@ class Index:
             return "<f8", 1
         return "<f4", self.state.width if name == "keys" else self.state.value_width
 
-    def _file(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
+        """The file beside the database with such a name."""
         return self.path.with_name(f"{self.path.name}-{name}")
 
     def _open(self, name: str) -> Column | InMemory:
-        path, (dtype, width) = self._file(name), self._shape(name)
+        path, (dtype, width) = self.file(name), self._shape(name)
         for attempt in range(TRIES if not self.write else 1):
             try:
                 column = Column(path, dtype, width, self.state.generation, write=self.write)
@@ -254,7 +264,7 @@ class Index:
 
     def _repaired(self, name: str, *, anew: bool = False) -> Column:
         """The column made what the database says; nobody else may write meanwhile."""
-        path, (dtype, width) = self._file(name), self._shape(name)
+        path, (dtype, width) = self.file(name), self._shape(name)
         ours = not self.db.in_transaction
         if ours:
             self.db.execute("BEGIN IMMEDIATE")

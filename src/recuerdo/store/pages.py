@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-LEAF, HEADER, USUAL = 13, 100, 4096
+LEAF, HEADER = 13, 100
+SIZES = (8192, 4096)  # of the pages of our files, today's first
 FRAME, WAL_HEADER, WAL_MAGIC = 24, 32, 0x377F0682
 MOST = 2**27  # bytes of a row; the longest text is half of that
 Value = int | float | str | bytes | None
@@ -32,7 +33,9 @@ class Pages:
         log = path.with_name(f"{path.name}-wal")
         self._log = _mapped(log) if log.is_file() else b""
         told = int.from_bytes(self._data[16:18], "big")
-        self.size = 65_536 if told == 1 else told if told in (512, 1024, 2048, 4096, 8192, 16_384, 32_768) else USUAL
+        known = 65_536 if told == 1 else told if told in (512, 1024, 2048, 4096, 8192, 16_384, 32_768) else 0
+        # Where the head does not say the size of pages, the size with more rows is it.
+        self.size = known or max(SIZES, key=self._rows_by)
         self.bad_frames = 0
         self._newer = self._committed()
         self.count = max([len(self._data) // self.size, *self._newer])
@@ -70,6 +73,11 @@ class Pages:
             return self._row(self.page(number), at)
         except (IndexError, struct.error):
             raise Damaged from None
+
+    def _rows_by(self, size: int) -> int:
+        """How many rows there are in the file itself, with pages of a size."""
+        self.size, self._newer = size, {}
+        return sum(1 for number in range(1, len(self._data) // size + 1) for _ in self.rows(number))
 
     def close(self) -> None:
         """Let go of the files."""

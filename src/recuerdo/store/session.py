@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from recuerdo.errors import InputError, NoMemory, StoreError
-from recuerdo.store import schema
+from recuerdo.store import indexing, schema
 from recuerdo.store.column import Column
 from recuerdo.store.index import Index, State
 
@@ -17,7 +17,7 @@ from recuerdo.store.index import Index, State
 class Session:
     """One process at one memory. Threads take turns."""
 
-    def __init__(self, path: Path, width: int, value_width: int, *, wait: float, read_only: bool):
+    def __init__(self, path: Path, width: int, value_width: int, *, wait: float, read_only: bool, held: bool = False):
         """Opens, or makes, the memory; see `Embedded`."""
         self.path, self.read_only = path, read_only
         self.lock = threading.RLock()
@@ -30,7 +30,7 @@ class Session:
                     schema.create(self.db, width, value_width)
                 if not schema.made(self.db):
                     raise NoMemory(f"the memory {path} is empty: make it anew by remembering something")
-                self.index = Index(path, self.db, write=not read_only)
+                self.index = Index(path, self.db, write=not read_only, held=held)
                 mine = (self.index.state.width, self.index.state.value_width)
                 if width and mine != (width, value_width):
                     asked = (width, value_width)
@@ -96,6 +96,7 @@ class Session:
         with self.writing():
             for column in self.index.written().values():
                 column.wipe(places)
+            indexing.wipe(self.index, places)
             self.db.execute("DELETE FROM wiped")
         busy = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]  # waits as long as a second writer does
         if not busy:

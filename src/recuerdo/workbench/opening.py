@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from recuerdo.errors import InputError, NoMemory
 from recuerdo.store.contract import Store
+from recuerdo.store.near import Near
 
 SERVER, CLUSTER = ("postgresql", "postgres"), ("qdrant+http", "qdrant+https")
 KINDS = "a path, postgresql://host/base?schema=notes, or qdrant+https://host:6333/notes"
@@ -52,14 +53,24 @@ def place_of(where: str | Path) -> Place:
     return _server(str(where)) if kind in SERVER else _cluster(str(where), kind)
 
 
-def open_store(where: str | Path, *, width: int = 0, value_width: int = 0, read_only: bool = False) -> Store:
-    """The store at a place; made, with keys of `width`, where there is none and a width is given.
+def open_store(
+    where: str | Path,
+    *,
+    width: int = 0,
+    value_width: int = 0,
+    read_only: bool = False,
+    approximate: Near | None = None,
+) -> Store:
+    """The store at a place; made, with keys of `width`, where there is none and a width is given. `approximate`: scans
+    go by an index, a server's and a cluster's own there.
 
     Raises NoMemory where there is none and no width is given, InputError for what is no place, and StoreError for what
     cannot be opened or reached, or needs an extra that is not installed.
     """
     place = place_of(where)
     given = {"width": width, "value_width": value_width, "read_only": read_only, **place.options}
+    if approximate is not None:
+        given |= {"server": {"approximate": True}, "cluster": {"exact": False}}.get(place.store, {})
     try:
         if place.store == "server":
             from recuerdo.store.server import Server
@@ -71,7 +82,7 @@ def open_store(where: str | Path, *, width: int = 0, value_width: int = 0, read_
             return Cluster(place.where, **given)
         from recuerdo.store.embedded import Embedded
 
-        return Embedded(place.where, **given)
+        return Embedded(place.where, **given, approximate=approximate)
     except NoMemory:
         name = f"'{place.name}'" if place.path is None else place.name
         fix = f"make one with `recuerdo remember FILE --memory {name}`"

@@ -19,6 +19,7 @@ from recuerdo.data.documents import documents
 from recuerdo.errors import InputError, NoMemory
 from recuerdo.memory.episodic import Episodic
 from recuerdo.store.contract import Store
+from recuerdo.store.near import Near
 from recuerdo.store.record import Hand, Receipt, Record, Rows, Where, check_text
 from recuerdo.workbench.asked import Asked, Episode
 from recuerdo.workbench.moving import MOVING
@@ -63,9 +64,11 @@ class Memory:
     `where` is what `recuerdo.workbench.opening` understands: a file, a schema on a server, a collection in a cluster.
     `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. `make`: whether
     one is made where there is none. `follow`: a run of the task `find`, which says where further hops look; "" = the
-    one that comes with the package for this encoder, or question plus what was read. Raises NoMemory where not,
-    StoreError for what cannot be opened, InputError for another encoder than the memory's own, and what the encoder
-    raises.
+    one that comes with the package for this encoder, or question plus what was read. `approximate`: questions without a
+    filter go by the index, where there is one (`recuerdo memories index`).
+
+    Raises NoMemory where there is no memory, StoreError for what cannot be opened, InputError for another encoder than
+    the memory's own, and what the encoder raises.
     """
 
     def __init__(
@@ -76,12 +79,13 @@ class Memory:
         follow: str | Path = "",
         read_only: bool = False,
         make: bool = True,
+        approximate: Near | None = None,
         progress: Callable[..., None] | None = None,
     ):
         self.name = place_of(where).name
         store: Store | None = None
         try:
-            store = open_store(where, read_only=read_only)
+            store = open_store(where, read_only=read_only, approximate=approximate)
         except NoMemory:
             if read_only or not make:
                 raise
@@ -96,7 +100,7 @@ class Memory:
             name = made_by or encoder or "minilm"
             self.encoder = SentenceEncoder(name, progress=progress)
             if store is None:
-                store = open_store(where, width=self.encoder.width)
+                store = open_store(where, width=self.encoder.width, approximate=approximate)
             self.store = store
             self._same_encoder(name, new=made_by is None)
         except BaseException:
