@@ -4,14 +4,18 @@ import json
 import sys
 import textwrap
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recuerdo.cli.shown import shown
 from recuerdo.errors import InputError
+
+if TYPE_CHECKING:
+    from recuerdo.workbench.answering import Answered
+    from recuerdo.workbench.remembering import Asked, Memory
 
 MemoryAt = Annotated[
     Path, typer.Option("--memory", "-m", envvar="RECUERDO_MEMORY", help="The file of the memory.", show_default=True)
@@ -31,6 +35,8 @@ ASK = """Examples:
 `recuerdo ask "Who has the key?"`
 
 `recuerdo ask "Who has the key?" --tag town --top 3 --json`
+
+`recuerdo ask "Who has the key?" --answer --follow`
 """
 
 
@@ -88,6 +94,10 @@ def ask(
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only rows with this tag (repeatable).")] = None,
     author: Annotated[str | None, typer.Option("--author", help="Only rows by this author.")] = None,
     words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
+    answers: Annotated[bool, typer.Option("--answer", help="Let a language model answer from the episodes.")] = False,
+    model: Annotated[str, typer.Option("--model", help="The language model that answers.")] = "smollm2",
+    follow: Annotated[bool, typer.Option("--follow", help="The answer reads as the memory weighs, hands too.")] = False,
+    least: Annotated[float | None, typer.Option("--least", help="Below it a question is not in memory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Which episodes answer a question: with their weights, and how much was not looked at."""
@@ -98,17 +108,20 @@ def ask(
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
     if not memory.exists():
         raise InputError(f"there is no memory {memory}: make one with `recuerdo remember FILE --memory {memory}`")
+    if not answers and (follow or least is not None):
+        raise InputError("--follow and --least are about an answer: add --answer")
     with progress_bar() as report, Memory(memory, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
+        said = _answered(kept, told, model, follow, least, report) if answers else None
     if as_json:
-        print(json.dumps(told.as_json(), ensure_ascii=False))
+        print(json.dumps((said or told).as_json(), ensure_ascii=False))
         return
+    if said is not None:
+        _print_answer(said)
     for number, hop in enumerate(told.hops, 1):
         if len(told.hops) > 1:
             print(f"hop {number}")
         for one in hop:
-            when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
-            about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
             when = time.strftime("%Y-%m-%d", time.localtime(one.record.time))
             about = "  ".join(filter(None, [f"#{one.record.id}", one.source, when, _hand(one.record.bias)]))
             same = f"  also #{', #'.join(map(str, one.also))}" if one.also else ""
@@ -122,6 +135,35 @@ def ask(
     print(
         f"these hold {100 * told.covered:.1f} % of the attention; {told.looked} of {told.addressed} rows were looked at"
     )
+
+
+def _answered(
+    kept: "Memory", told: "Asked", model: str, follow: bool, least: float | None, report: Callable[..., None]
+) -> "Answered":
+    from recuerdo.workbench.answering import LEAST, answer_from
+
+    return answer_from(kept, told, model=model, follow=follow, least=LEAST if least is None else least, progress=report)
+
+
+def _print_answer(said: "Answered") -> None:
+    sure = f"sure {said.sure:.2f}, and {said.least:.2f} is needed"
+    if not said.known:
+        print(f"not in memory ({sure}); these are the nearest:\n")
+        return
+    print(shown(said.answer) or f"{said.model} said nothing")
+    cited = said.cited
+    if cited is None:
+        print(f"{INDENT}the answer read no episode more than other words do ({sure})\n")
+        return
+    same = "the memory found it best, too" if said.agrees else f"the memory found #{said.told[0].id} best"
+    numbers = f"{100 * cited.read:.0f} % of what it read beyond the usual, {100 * cited.raw:.1f} % of all it read"
+    for line in (
+        f"the answer read #{cited.id} ({numbers}); {same}",
+        f"▸{' '.join(shown(cited.sentence).split())}◂",
+        f"by {said.model}{', following the weights' if said.followed else ''}; {sure}",
+    ):
+        print(textwrap.fill(line, LINE, initial_indent=INDENT, subsequent_indent=INDENT))
+    print()
 
 
 def _hand(bias: float) -> str:
