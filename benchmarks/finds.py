@@ -76,9 +76,9 @@ def told(report: Report, what: str, rank: np.ndarray, how: str, *, target: bool 
     """R@1 and MRR of ranks."""
     hits = (rank < 1.5).astype(float)
     low, high = bootstrap_interval(hits)
-    how = f"{how}; 95 % [{low:.3f}, {high:.3f}]"
     aim = {"target": ">= 0.93", "ok": hits.mean() >= 0.93} if target else {}
-    report.add(f"{what}, R@1", float(hits.mean()), "of questions", **aim, against=against, how=how)
+    interval = f"{how}; 95 % [{low:.3f}, {high:.3f}]"
+    report.add(f"{what}, R@1", float(hits.mean()), "of questions", **aim, against=against, how=interval)
     report.add(f"{what}, MRR", float(np.mean(1 / rank)), "", against=against, how=how)
 
 
@@ -122,7 +122,7 @@ def judge(report: Report, what: str, scored: Scored, owner: np.ndarray, gold: np
     how = f"{len(gold)} questions over {owner.max() + 1} paragraphs in {len(owner)} rows"
     weights = f"BM25 x {' and '.join(f'{x:g}' for x in chosen)}, each chosen on the other half of the articles"
     told(report, f"{what}: attention + BM25", rank, f"{how}; {weights}", target=True)
-    told(report, f"{what}: as shipped", of[WORDS], f"{how}; BM25 x {WORDS:g}, seen before", against="")
+    told(report, f"{what}: as shipped", of[WORDS], f"{how}; BM25 x {WORDS:g}, seen before")
     told(report, f"{what}: BM25 alone", ranks(scored.words, owner, gold), how, against="FTS5, Porter stems")
     told(report, f"{what}: MiniLM alone", of[0.0], how, against="cosine")
 

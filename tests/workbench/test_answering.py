@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from recuerdo.bridge.run import Shot, load, prompt_of
+from recuerdo.bridge.run import load, prompt_of
 from recuerdo.cli.app import app
-from recuerdo.errors import ModelError
+from recuerdo.errors import InputError, ModelError
 from recuerdo.read import Address, bend, read
-from recuerdo.workbench.answering import EPISODES, SHOTS, Before, Follow, answer, share_of_words
+from recuerdo.workbench.answering import BRIEF, EPISODES, LEAD, Before, Follow, Until, answer, shares_of_words, sure_of
 from recuerdo.workbench.remembering import Memory
 
 TOWN = "The harvest festival is held in September. Ada leads it.\n\nThe library closes at six. Bob has the key."
@@ -29,7 +29,7 @@ def models(tmp_path_factory):
     from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("models")
-    texts = [TOWN, MORE, "Who ? Carl Question : Answer", *(part for shot in SHOTS for part in vars(shot).values())]
+    texts = [TOWN, MORE, "Who ? Carl Question : Answer", BRIEF.replace(",", " ,"), LEAD.replace(chr(34), " " + chr(34))]
     words = sorted(set(" ".join(texts).replace(".", " . ").replace("?", " ? ").split()))
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="[UNK]"))
@@ -150,18 +150,40 @@ def test_what_is_not_in_the_memory_is_not_invented(memory):
     assert answer(memory, KEY, model="no-such-model").sure == 0
 
 
-def test_the_share_of_words():
-    assert share_of_words("Who has the keys?", "Bob has one key.") == 1
-    assert share_of_words("When do libraries close?", "The library closes.") == 1
-    assert share_of_words("Which dog chased a cat?", "A cat sleeps.") == pytest.approx(1 / 3)
-    assert share_of_words("Who is it?", "It is Bob.") == pytest.approx(2 / 3)
-    assert share_of_words("?!", "Bob") == 0
+def test_the_shares_of_words():
+    def share(question, text):
+        return shares_of_words(question, [text, question]) == [pytest.approx(text_share), 1.0]
+
+    for question, text, text_share in (
+        ("Who has the keys?", "Bob has one key.", 1),
+        ("When do libraries close?", "The library closes.", 1),
+        ("Which dog chased a cat?", "A cat sleeps.", 1 / 3),
+        ("Who is it?", "It is Bob.", 2 / 3),
+    ):
+        assert share(question, text), question
+    assert shares_of_words("?!", ["Bob"]) == [0]
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.text(max_size=40), st.text(max_size=40))
-def test_shares_of_words_of_any_text(question, text):
-    assert 0 <= share_of_words(question, text) <= 1
+@given(st.text(max_size=40), st.lists(st.text(max_size=40), max_size=3))
+def test_shares_of_words_of_any_text(question, texts):
+    found = shares_of_words(question, texts)
+    assert len(found) == len(texts)
+    assert all(0 <= share <= 1 for share in found)
+
+
+def test_a_pinned_row_does_not_hide_what_is_known(memory):
+    sure = sure_of(memory, memory.ask(KEY))
+    assert sure > 1
+    memory.pin([0])
+    assert memory.ask(KEY).hops[0][0].record.id == 0
+    assert sure_of(memory, memory.ask(KEY)) == pytest.approx(sure)
+
+
+def test_nothing_stands_before_a_model_without_an_episode(models):
+    with pytest.raises(InputError) as error:
+        Before.of(load(str(models / "says")), KEY, [])
+    assert "there is no episode to answer from" in str(error.value)
 
 
 def test_an_encoder_does_not_answer(memory, models):
@@ -173,21 +195,25 @@ def test_an_encoder_does_not_answer(memory, models):
 # ------------------------------------------------------------------------------------------------------------- prompts
 
 
-def test_a_worked_example_stands_before_and_is_not_taken_for_the_text(models):
+def test_an_answer_can_be_begun(models):
     loaded = load(str(models / "says"))
-    text, place, asked, special = prompt_of(loaded, TOWN, KEY, [Shot(TOWN, KEY, "Bob")])
-    assert text == f"{TOWN}\n\nQuestion: {KEY}\nAnswer: Bob\n\n{TOWN}\n\nQuestion: {KEY}\nAnswer:"
-    assert text[slice(*place)] == TOWN
-    assert place[0] == text.rfind(TOWN)
-    assert asked[0] == text.rfind(KEY)
-    assert special
-    loaded.tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}<assistant>"
-    )
-    text, place, asked, special = prompt_of(loaded, TOWN + "\n", KEY, [Shot("A.", KEY, "B")])
-    assert text == f"<user>A.\n\n{KEY}<assistant>B<user>{TOWN}\n\n\n{KEY}<assistant>"
-    assert text[slice(*place)] == TOWN + "\n"
-    assert not special
+    text, place, asked, special = prompt_of(loaded, TOWN, KEY, "It is")
+    assert text == f"{TOWN}\n\nQuestion: {KEY}\nAnswer: It is"
+    assert (text[slice(*place)], text[slice(*asked)], special) == (TOWN, KEY, True)
+    loaded.tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    text, place, asked, special = prompt_of(loaded, TOWN, KEY, "It is")
+    assert text == f"<user>{TOWN}\n\n{KEY}<assistant>It is"
+    assert (text[slice(*place)], text[slice(*asked)], special) == (TOWN, KEY, False)
+
+
+def test_a_model_stops_at_a_mark(models):
+    loaded = load(str(models / "says"))
+    until, scores = Until(loaded, ("key",)), torch.zeros(1, len(loaded.tokenizer))
+    ids = loaded.tokenizer("the key", return_tensors="pt")["input_ids"]
+    assert until(ids, scores) is scores  # what stood before counts for nothing
+    more = torch.cat([ids, ids[:, :1]], 1)
+    assert until(more, scores) is scores
+    assert int(until(torch.cat([more, ids[:, 1:]], 1), scores).argmax()) == loaded.model.generation_config.eos_token_id
 
 
 # --------------------------------------------------------------------------------------------------------------- door

@@ -1,7 +1,7 @@
 """Run a Hugging Face model over a person's words and keep what it read, with the way back from tokens to characters."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,15 +29,6 @@ class Loaded:
     tokenizer: Any
     limit: int | None  # tokens at most
     processors: tuple[Any, ...] = ()  # Transformers' logits processors that every answer goes through
-
-
-@dataclass(frozen=True)
-class Shot:
-    """A worked example that stands before the question: by it a small model learns how short an answer shall be."""
-
-    document: str
-    question: str
-    answer: str
 
 
 @dataclass
@@ -166,34 +157,29 @@ def _names(loaded: Loaded, ids: list[int]) -> list[str]:
 
 
 def prompt_of(
-    loaded: Loaded, document: str, question: str | None, shots: Sequence[Shot] = ()
+    loaded: Loaded, document: str, question: str | None, lead: str = ""
 ) -> tuple[str, tuple[int, int], tuple[int, int] | None, bool]:
-    """The text before the model, where document and question are in it, and whether special tokens are to be added."""
+    """The text before the model, where document and question are in it, and whether special tokens are to be added.
+
+    With `lead` an answer begins with these words.
+    """
     if question is None:
         return document, (0, len(document)), None, True
+    both = f"{document}\n\n{question}"
     if loaded.tokenizer.chat_template:
-        chat = [said for shot in shots for said in _turns(f"{shot.document}\n\n{shot.question}", shot.answer)]
-        chat += _turns(f"{document}\n\n{question}")
+        chat = [{"role": "user", "content": both}]
         with quiet():
-            text = loaded.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = loaded.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + lead
     else:
-        told = [f"{shot.document}\n\nQuestion: {shot.question}\nAnswer: {shot.answer}\n\n" for shot in shots]
-        text = "".join([*told, f"{document}\n\nQuestion: {question}\nAnswer:"])
-    behind = max((text.find(part) + len(part) for shot in shots for part in vars(shot).values()), default=0)
-    start = text.find(document, behind)
+        text = f"{document}\n\nQuestion: {question}\nAnswer:" + (f" {lead}" if lead else "")
+    start = text.find(document)
     if start < 0:  # a template may strip what it is given
         document = document.strip()
-        start = text.find(document, behind)
+        start = text.find(document)
     asked = text.find(question, start + len(document))
     if start < 0 or asked < 0:
         raise ModelError(f"the chat template of {loaded.name} changes the text, so its words cannot be found again")
     return text, (start, start + len(document)), (asked, asked + len(question)), not loaded.tokenizer.chat_template
-
-
-def _turns(user: str, answer: str | None = None) -> list[dict[str, str]]:
-    """What is said in a chat."""
-    reply = [] if answer is None else [{"role": "assistant", "content": answer}]
-    return [{"role": "user", "content": user}, *reply]
 
 
 class _Counter:
@@ -219,12 +205,15 @@ def hear_answer(
     document: str,
     question: str | None,
     *,
-    shots: Sequence[Shot] = (),
+    lead: str = "",
     generate: int = 32,
     progress: Step | None = None,
 ) -> Heard:
-    """Let a causal model continue a document, or answer a question about it (greedy), and keep every read."""
-    text, place, asked, special = prompt_of(loaded, document, question, shots)
+    """Let a causal model continue a document, or answer a question about it (greedy), and keep every read.
+
+    An answer goes on from `lead`, which is no part of it.
+    """
+    text, place, asked, special = prompt_of(loaded, document, question, lead)
     encoded = encode(loaded, text, special=special, room=generate, document=place)
     ids = torch.tensor([encoded["input_ids"]])
     counter = _Counter(progress, _layers(loaded) * max(generate, 1))
