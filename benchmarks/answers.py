@@ -1,6 +1,6 @@
 """Does a memory answer, and does it say so when it cannot? XQuAD-en, SmolLM2 over what attention finds.
 
-python benchmarks/answers.py                  all of it; about ten minutes on two cores
+python benchmarks/answers.py                  all of it; some minutes on two cores
 python benchmarks/answers.py --quick          a few questions, under 50 s
 python benchmarks/answers.py known            only what is "not in memory", without a language model
 python benchmarks/answers.py answers --questions 60
@@ -27,15 +27,16 @@ from recuerdo.workbench.answering import EPISODES, LEAST, MODEL, Answered, answe
 from recuerdo.workbench.looking import load
 from recuerdo.workbench.remembering import Memory
 
-MANY, FEW = 250, 60  # questions of `known` and of `answers`
-QUICK_KNOWN, QUICK_ANSWERS = 60, 3
+MANY, FEW = 300, 16  # questions of `known` and of `answers`
+QUICK_KNOWN, QUICK_ANSWERS = 16, 2
+SOME = 30  # paragraphs of the quick run
 
 
-def xquad() -> list[Paragraph]:
-    """XQuAD-en of the data folder; nothing, and a word about it, where it is not there."""
+def xquad(quick: bool) -> list[Paragraph]:
+    """XQuAD-en of the data folder; nothing, and a word about it, where it is not there. Some of it where it is quick."""
     file = Path(os.environ.get("RECUERDO_DATA", ROOT.parent / "shared/data")) / "xquad/xquad.en.json"
     if file.is_file():
-        return paragraphs(file)
+        return paragraphs(file)[: SOME if quick else None]
     print("answers: needs the data folder; set RECUERDO_DATA to where xquad/xquad.en.json lies", file=sys.stderr)
     return []
 
@@ -66,7 +67,7 @@ def remembered(folder: str, read: list[Paragraph]) -> tuple[Memory, list[list[in
 
 def known(report: Report, options: Namespace) -> None:
     """Half of the paragraphs is forgotten; which questions are said to be in the memory?"""
-    read = xquad()
+    read = xquad(options.quick)
     if not read:
         return
     most = options.questions or (QUICK_KNOWN if options.quick else MANY)
@@ -80,8 +81,9 @@ def known(report: Report, options: Namespace) -> None:
     sure, there = told[True]
     levels = np.unique(sure.round(2))
     best = max(levels, key=lambda x: np.mean(sure[there] >= x) + np.mean(sure[~there] < x))
-    report.add("the level that is best on the first half", float(best), "", how=f"shipped: {LEAST}")
-    report.add("of chance to rank right, first half", _auc(sure, there), "AUC", how=f"{len(sure)} questions")
+    how = f"{len(sure)} questions of the first half, {int((~there).sum())} without their paragraph; shipped: {LEAST}"
+    report.add("the level that is best on the first half", float(best), "", how=how)
+    report.add("of chance to rank right, first half", _auc(sure, there), "AUC", how=how)
     sure, there = told[False]
     said, how = sure < LEAST, f"{len(sure)} questions of the second half, {int((~there).sum())} without their paragraph"
     report.add("of chance to rank right, second half", _auc(sure, there), "AUC", how=how)
@@ -106,7 +108,7 @@ def _auc(sure: np.ndarray, there: np.ndarray) -> float:
 
 def answers(report: Report, options: Namespace) -> None:
     """What SmolLM2 answers, with and without following the memory's weights, and whether it cites where that stands."""
-    read = xquad()
+    read = xquad(options.quick)
     if not read:
         return
     asked = drawn(read, False, options.questions or (QUICK_ANSWERS if options.quick else FEW), 3)

@@ -44,7 +44,7 @@ def models(tmp_path_factory):
         folder / "words"
     )
     inner.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    for name, length in (("says", 512), ("short", 110)):
+    for name, length in (("says", 512), ("short", 68)):
         torch.manual_seed(1)
         config = LlamaConfig(vocab_size=len(names), max_position_embeddings=length, **sizes)
         LlamaForCausalLM(config).save_pretrained(folder / name)
@@ -248,10 +248,9 @@ def test_a_small_language_model_answers_from_the_memory(tmp_path):
         memory.remember(
             "The harvest festival is held in September. Ada leads it.\n\nThe library closes at six. Bob has the key."
         )
-        for follow in (False, True):
-            told = answer(memory, "Who has the key of the library?", follow=follow)
-            assert "Bob" in told.answer
-            assert told.cited is not None
-            assert told.cited.sentence == "Bob has the key."
-            assert told.agrees
+        told = answer(memory, "Who has the key of the library?", follow=True)
+        assert told.answer == "Bob"
+        assert told.cited is not None
+        assert told.cited.sentence == "Bob has the key."
+        assert told.agrees
         assert not answer(memory, "What did the doctor prescribe for the horse?").known

@@ -208,6 +208,7 @@ def log_factors(log_mass: Tensor, regions: Regions) -> Tensor:
             mass = regions.of_bend(log_mass[:-1], number)
             seen = here & ~torch.isneginf(mass)
             share = bend.of_rows()
+            share = share.to(factor.dtype) if isinstance(share, Tensor) else share
             given = given + seen.to(given.dtype) * share
             log_share = share.log() if isinstance(share, Tensor) else math.log(share) if share else -math.inf
             asked = log_share - mass.masked_fill(~seen, 0.0)

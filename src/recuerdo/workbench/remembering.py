@@ -263,11 +263,11 @@ class Memory:
         for record, weight in zip(records, weights, strict=False):
             groups.setdefault(record.text, []).append((weight, record))
         found = []
-        for same in groups.values():
+        for same in sorted(groups.values(), key=lambda same: -sum(weight for weight, _ in same))[:top]:
             _, record = min(same, key=lambda pair: pair[1].id)
             also = tuple(one.id for _, one in same if one.id != record.id)
             found.append(Episode(sum(weight for weight, _ in same), record, self._carried(query, record.text), also))
-        return tuple(sorted(found, key=lambda one: -one.weight)[:top])
+        return tuple(found)
 
     def _carried(self, query: np.ndarray, text: str) -> str:
         """The sentence of a text that is most like the question."""
