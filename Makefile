@@ -25,6 +25,8 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/truth.py --quick
 	$(BIN)/python benchmarks/memory.py --quick
 	$(BIN)/python benchmarks/store.py --quick
+	$(BIN)/python benchmarks/finds.py --quick
+	$(BIN)/python benchmarks/answers.py --quick
 
 web:
 	cd web && npm ci && npm run build

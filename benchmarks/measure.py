@@ -14,15 +14,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait activel
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def arguments(about: str, options: dict[str, str] | None = None) -> argparse.Namespace:
-    """--quick (under 50 s), --json, and the names of sections to run; `options` are a benchmark's own, with their help."""
+def arguments(about: str, *more: Callable[[argparse.ArgumentParser], object]) -> argparse.Namespace:
+    """--quick (under 50 s), --json, the names of sections to run, and what else a file takes."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("sections", nargs="*", help="only these sections")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer, under 50 s")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    for name, told in (options or {}).items():
-        parser.add_argument(f"--{name}", default="", help=told)
+    for add in more:
+        add(parser)
     return parser.parse_args()
+
+
+def data(parser: argparse.ArgumentParser) -> None:
+    """A file that a person hands over."""
+    parser.add_argument("--data", type=Path, help="a file with data that cannot be shipped")
+
+
+def questions(parser: argparse.ArgumentParser) -> None:
+    """How many questions are asked."""
+    parser.add_argument("--questions", type=int, default=0, help="so many questions at most")
 
 
 class Report:

@@ -11,6 +11,7 @@ the first 60,000 near copies of these; without the data, unit vectors around 1,0
 stores there and takes them up again. Peers (faiss-cpu, sqlite-vec, lancedb) are compared with where they are installed.
 """
 
+import argparse
 import importlib
 import os
 import shutil
@@ -561,10 +562,14 @@ SECTIONS = {
 NAMED = {"grows": grows, "server": server}  # run only when they are named
 
 
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, default=0, help="so many rows")
+    parser.add_argument("--keep", default="", help="a folder for the stores, which stay there")
+
+
 def main() -> None:
     if sys.argv[1:2] == ["measured"]:
         return measured(*sys.argv[2:4])
-    options = {"rows": "so many rows", "keep": "a folder for the stores, which stay there"}
     given = arguments(__doc__ or "", options)
     report = Report(given.json)
     folder = Path(given.keep or tempfile.mkdtemp(prefix="recuerdo-store-", dir=os.environ.get("TMPDIR")))

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from recuerdo.errors import InputError, ShapeError
 from recuerdo.metrics import (
     alignment_error_rate,
+    answer_f1,
     auprc,
     bootstrap_interval,
     box_mask,
+    exact_match,
     hit_at_k,
     iou_f1,
     mean_reciprocal_rank,
     ngram_entropy,
+    normal_answer,
     parse_alignment,
     pointing_game,
     relevance_mass,
@@ -256,6 +259,35 @@ def test_a_bootstrap_interval_holds_the_truth_as_often_as_it_says():
 # -------------------------------------------------------------------------------------------------------------- errors
 
 MASK = [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "exact", "f1"),
+    [
+        ("The  Denver Broncos!", ["Denver Broncos"], 1.0, 1.0),
+        ("an apple, a day", ["apple day"], 1.0, 1.0),
+        ("in 1888", ["1888", "the year 1888"], 0.0, 2 / 3),
+        ("Ada and Ada", ["Ada"], 0.0, 1 / 2),
+        ("thermal theory", ["a hermal theo"], 0.0, 0.0),
+        ("well-known", ["wellknown"], 1.0, 1.0),
+        ("", ["x"], 0.0, 0.0),
+        ("the", ["x"], 0.0, 0.0),
+        ("x", [], 0.0, 0.0),
+    ],
+)
+def test_answers_as_squad_judges_them(answer, gold, exact, f1):
+    assert exact_match(answer, gold) == exact
+    assert answer_f1(answer, gold) == pytest.approx(f1)
+
+
+@few
+@given(st.text("aThe .,'x1 ", max_size=20), st.text("aThe .,'x1 ", max_size=20))
+def test_answers_are_judged_evenly(one, other):
+    assert answer_f1(one, [other]) == answer_f1(other, [one])
+    assert 0 <= exact_match(one, [other]) <= 1
+    assert exact_match(one, [one]) == 1
+    if normal_answer(one):
+        assert answer_f1(one, [other, one]) == 1
 
 
 @pytest.mark.parametrize(

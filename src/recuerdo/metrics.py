@@ -5,6 +5,7 @@ scores leave the order open, the expected value over all ways to break the tie c
 """
 
 import re
+import string
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
@@ -194,6 +195,30 @@ def alignment_error_rate(
     if not size:
         raise InputError("there is not one link, neither predicted nor sure: nothing can be judged")
     return 1 - hits / size
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+def normal_answer(text: str) -> list[str]:
+    """The words of an answer as SQuAD compares them: no letter case, no punctuation, no a, an, the."""
+    bare = "".join(c for c in text.lower() if c not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def exact_match(answer: str, gold: Sequence[str]) -> float:
+    """1 when an answer is one of the gold answers, normalised, else 0 (SQuAD 1.1, Rajpurkar et al. 2016)."""
+    return max((float(normal_answer(answer) == normal_answer(one)) for one in gold), default=0.0)
+
+
+def answer_f1(answer: str, gold: Sequence[str]) -> float:
+    """F1 of the words of an answer against the gold answer that it is most like, normalised (SQuAD 1.1). 0 to 1."""
+    return max((_words_f1(normal_answer(answer), normal_answer(one)) for one in gold), default=0.0)
+
+
+def _words_f1(said: list[str], right: list[str]) -> float:
+    same = (Counter(said) & Counter(right)).total()
+    return 2 * same / (len(said) + len(right)) if same else 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------- fluency

@@ -98,7 +98,8 @@ def shares_of(logs: Tensor, bends: tuple[Bend, ...]) -> Tensor:
         if one.rows is not None:
             here = here & (one.rows if one.rows.dim() == 1 else one.rows[:, None])
         if isinstance(one, Share):
-            fixed[..., i], asked[..., i] = here & visible[..., i], one.amount
+            amount = torch.as_tensor(one.amount, dtype=logs.dtype)
+            fixed[..., i], asked[..., i] = here & visible[..., i], amount if amount.dim() == 0 else amount[:, None]
         else:
             factor = torch.as_tensor(one.amount, dtype=logs.dtype).log()
             odds[..., i] = torch.where(
@@ -164,6 +165,10 @@ ACTIONS: dict[str, Callable[[int, int], Bends]] = {
     "share .3": lambda q, k: (Share(keys(k, (10, 20)), 0.3),),
     "share 0": lambda q, k: (Share(keys(k, (10, 20)), 0.0),),
     "share 1": lambda q, k: (Share(keys(k, (10, 20)), 1.0),),
+    "share by head": lambda q, k: (
+        Share(keys(k, (10, 20)), torch.tensor([0.3, 0.0, 1.0, 0.05])),
+        Share(keys(k, (30, 40)), torch.tensor([0.6, 0.2, 0.0, 0.9])),
+    ),
     "mute": lambda q, k: (mute(keys(k, (10, 20))),),
     "boost": lambda q, k: (Odds(keys(k, (10, 20)), 20.0),),
     "boost by head": lambda q, k: (Odds(keys(k, (10, 20)), torch.tensor([1.0, 4.0, 0.2, 20.0])),),
@@ -907,7 +912,8 @@ def test_what_is_no_bend():
         says(ReadError, told, lambda amount=amount: Odds(marked, amount))
     told = "odds are multiplied by a factor from 1e-6 to 1e6, not tensor([2., 0.]): use mute to remove keys"
     says(ReadError, told, lambda: Odds(marked, torch.tensor([2.0, 0.0])))
-    says(ReadError, "a share is from 0 to 1, not tensor([0.5000])", lambda: Share(marked, torch.tensor([0.5])))
+    told = "a share is from 0 to 1, not tensor([0.5000, 1.5000])"
+    says(ReadError, told, lambda: Share(marked, torch.tensor([0.5, 1.5])))
     assert mute(marked).amount == 0.0
 
 
@@ -920,6 +926,7 @@ def test_what_is_no_bend():
         Share(keys(N), 0.3, rows=keys(N - 1)),
         Share(keys(N), 0.3, rows=keys(N).expand(3, N)),
         Odds(keys(N), torch.ones(G)),
+        Share(keys(N), torch.ones(G)),
         Odds(keys(N), torch.tensor(2.0)),
     ],
 )

@@ -128,14 +128,14 @@ def test_the_second_hop_finds_what_shares_no_name_with_the_question(tmp_path):
 
 @pytest.mark.models
 def test_what_says_where_to_look_next_belongs_to_an_encoder(tmp_path, encoder):
-    with Memory(tmp_path / "notes.db", encoder=str(encoder), follow="follow-minilm") as memory:
+    with Memory(tmp_path / "notes.db", encoder=str(encoder), further="follow-minilm") as memory:
         memory.remember(TOWN)
         with pytest.raises(InputError, match="says nothing about where to look next with the encoder"):
             memory.ask("Who has the key?", hops=2)
     with _real(tmp_path) as memory:
-        memory.next = "babi-reader"
+        memory.named = "babi-reader"
         with pytest.raises(InputError, match="babi-reader says nothing about where to look next"):
-            _ = memory.follow
+            _ = memory.further
 
 
 def _real(folder):

@@ -157,18 +157,21 @@ def _names(loaded: Loaded, ids: list[int]) -> list[str]:
 
 
 def prompt_of(
-    loaded: Loaded, document: str, question: str | None
+    loaded: Loaded, document: str, question: str | None, lead: str = ""
 ) -> tuple[str, tuple[int, int], tuple[int, int] | None, bool]:
-    """The text before the model, where document and question are in it, and whether special tokens are to be added."""
+    """The text before the model, where document and question are in it, and whether special tokens are to be added.
+
+    With `lead` an answer begins with these words.
+    """
     if question is None:
         return document, (0, len(document)), None, True
     both = f"{document}\n\n{question}"
     if loaded.tokenizer.chat_template:
         chat = [{"role": "user", "content": both}]
         with quiet():
-            text = loaded.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = loaded.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + lead
     else:
-        text = f"{document}\n\nQuestion: {question}\nAnswer:"
+        text = f"{document}\n\nQuestion: {question}\nAnswer:" + (f" {lead}" if lead else "")
     start = text.find(document)
     if start < 0:  # a template may strip what it is given
         document = document.strip()
@@ -198,10 +201,19 @@ def _layers(loaded: Loaded) -> int:
 
 
 def hear_answer(
-    loaded: Loaded, document: str, question: str | None, *, generate: int = 32, progress: Step | None = None
+    loaded: Loaded,
+    document: str,
+    question: str | None,
+    *,
+    lead: str = "",
+    generate: int = 32,
+    progress: Step | None = None,
 ) -> Heard:
-    """Let a causal model continue a document, or answer a question about it (greedy), and keep every read."""
-    text, place, asked, special = prompt_of(loaded, document, question)
+    """Let a causal model continue a document, or answer a question about it (greedy), and keep every read.
+
+    An answer goes on from `lead`, which is no part of it.
+    """
+    text, place, asked, special = prompt_of(loaded, document, question, lead)
     encoded = encode(loaded, text, special=special, room=generate, document=place)
     ids = torch.tensor([encoded["input_ids"]])
     counter = _Counter(progress, _layers(loaded) * max(generate, 1))

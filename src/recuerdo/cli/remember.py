@@ -4,14 +4,19 @@ import json
 import shlex
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recuerdo.cli.options import HERE, AsJson, By, MemoryAt, Tags
 from recuerdo.cli.shown import day, line
 from recuerdo.errors import InputError
+
+if TYPE_CHECKING:
+    from recuerdo.workbench.answering import Answered
+    from recuerdo.workbench.remembering import Asked, Memory
 
 LINE, INDENT = 100, " " * 9
 REMEMBER = """Examples:
@@ -29,6 +34,8 @@ ASK = """Examples:
 `recuerdo ask "Who has the key?" --tag town --top 3 --json`
 
 `recuerdo ask "Who has the key?" --hops 2 --html answer.html`
+
+`recuerdo ask "Who has the key?" --answer --follow`
 """
 
 
@@ -83,7 +90,7 @@ def ask(
     memory: MemoryAt = HERE,
     top: Annotated[int, typer.Option("--top", min=1, help="So many episodes.")] = 5,
     hops: Annotated[int, typer.Option("--hops", min=1, help="Read so often; each look moves the question on.")] = 1,
-    follow: Annotated[str, typer.Option("--follow", help="A run of the task find: where further hops look.")] = "",
+    further: Annotated[str, typer.Option("--further", help="A run of the task find: where further hops look.")] = "",
     tag: Tags = None,
     author: By = None,
     words: Annotated[float, typer.Option("--words", help="Weight of shared words beside meaning; 0 = none.")] = 0.6,
@@ -91,6 +98,10 @@ def ask(
         bool, typer.Option("--approximate", help="Look where the index says (`recuerdo memories index` makes it).")
     ] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page of the answer.")] = None,
+    answers: Annotated[bool, typer.Option("--answer", help="Let a language model answer from the episodes.")] = False,
+    model: Annotated[str, typer.Option("--model", help="The language model that answers.")] = "smollm2",
+    follow: Annotated[bool, typer.Option("--follow", help="The answer reads as the memory weighs, hands too.")] = False,
+    least: Annotated[float | None, typer.Option("--least", help="Below it a question is not in memory.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Which episodes answer a question: with their weights, and how much was not looked at."""
@@ -102,9 +113,12 @@ def ask(
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
     if html is not None and (html.suffix.lower() not in (".html", ".htm") or not html.parent.is_dir()):
         raise InputError(f"{html} cannot be written: name a .html file in a folder that is there")
-    near = Near() if approximate else None
-    with progress_bar() as report, Memory(memory, follow=follow, make=False, approximate=near, progress=report) as kept:
+    if not answers and (follow or least is not None):
+        raise InputError("--follow and --least are about an answer: add --answer")
+    opened = {"further": further, "make": False, "approximate": Near() if approximate else None}
+    with progress_bar() as report, Memory(memory, **opened, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
+        said = _answered(kept, told, model, follow, least, report) if answers else None
     if html is not None:
         from recuerdo.explain.render.asked import write_asked
 
@@ -112,8 +126,10 @@ def ask(
         write_asked(told.as_json(), html, memory=str(memory), command=command)
         print(f"wrote {html}", file=sys.stderr)
     if as_json:
-        print(json.dumps(told.as_json(), ensure_ascii=False))
+        print(json.dumps((said or told).as_json(), ensure_ascii=False))
         return
+    if said is not None:
+        _print_answer(said)
     for number, hop in enumerate(told.hops, 1):
         if len(told.hops) > 1:
             print(f"hop {number}")
@@ -136,6 +152,35 @@ def ask(
         f"these hold {at_least}{100 * told.covered:.1f} % of the attention; "
         f"{told.looked} of {told.addressed} rows were looked at"
     )
+
+
+def _answered(
+    kept: "Memory", told: "Asked", model: str, follow: bool, least: float | None, report: Callable[..., None]
+) -> "Answered":
+    from recuerdo.workbench.answering import LEAST, answer_from
+
+    return answer_from(kept, told, model=model, follow=follow, least=LEAST if least is None else least, progress=report)
+
+
+def _print_answer(said: "Answered") -> None:
+    sure = f"sure {said.sure:.2f}, and {said.least:.2f} is needed"
+    if not said.known:
+        print(f"not in memory ({sure}); these are the nearest:\n")
+        return
+    print(line(said.answer) or f"{said.model} said nothing")
+    cited = said.cited
+    if cited is None:
+        print(f"{INDENT}the answer read no episode more than other words do ({sure})\n")
+        return
+    same = "the memory found it best, too" if said.agrees else f"the memory found #{said.told[0].id} best"
+    numbers = f"{100 * cited.read:.0f} % of what it read beyond the usual, {100 * cited.raw:.1f} % of all it read"
+    for part in (
+        f"the answer read #{cited.id} ({numbers}); {same}",
+        f"▸{line(cited.sentence)}◂",
+        f"by {said.model}{', following the weights' if said.followed else ''}; {sure}",
+    ):
+        print(textwrap.fill(part, LINE, initial_indent=INDENT, subsequent_indent=INDENT))
+    print()
 
 
 def _hand(bias: float) -> str:

@@ -203,7 +203,7 @@ def _bend_kept(reading: Reading, regions: Regions) -> Reading:
 def _next_to_nothing(weights: Tensor, of: Tensor, regions: Regions) -> Tensor:
     """Log-masses for weights that are no shares, [count + 1, b, h, q]: what is marked holds so little beside the rest
     that the rest stays as it is, and odds multiply the marked weights alone."""
-    if any(isinstance(bend, Share) and bend.amount for bend in regions.bends):
+    if any(isinstance(bend, Share) and torch.as_tensor(bend.amount).any() for bend in regions.bends):
         raise ReadError("the weights of a linear read are no shares of a whole: multiply their odds, or mute keys")
     held = torch.stack([(of == i).any(-1).expand(weights.shape[:-1]) for i in range(regions.count)])
     marked = torch.where(held, weights.new_tensor(-200.0), weights.new_tensor(-torch.inf))

@@ -78,12 +78,17 @@ class Odds(Bend):
 
 @dataclass(frozen=True, eq=False)
 class Share(Bend):
-    """Give the marked keys together exactly the share `amount` of every row that can."""
+    """Give the marked keys together exactly the share `amount` of every row that can; [h] = one for each head."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.amount, Tensor) or not 0.0 <= self.amount <= 1.0:
+        amounts = self.amount.detach().flatten().tolist() if isinstance(self.amount, Tensor) else [self.amount]
+        if not all(0.0 <= x <= 1.0 for x in amounts):
             raise ReadError(f"a share is from 0 to 1, not {self.amount}")
+
+    def of_rows(self) -> float | Tensor:
+        """The amount, so that it broadcasts to [b, h, q]."""
+        return self.amount[None, :, None] if isinstance(self.amount, Tensor) else self.amount
 
 
 def mute(keys: Tensor, heads: Tensor | None = None, rows: Tensor | None = None) -> Share:
@@ -160,7 +165,7 @@ def _check_fits(bend: Bend, shape: tuple[int, int, int, int]) -> None:
 
 def _check_shares(bends: tuple[Bend, ...], keys: list[Tensor]) -> None:
     shares = sum(
-        (bend.active() & held.any(-1)[:, None, None]) * bend.amount
+        (bend.active() & held.any(-1)[:, None, None]) * bend.of_rows()
         for bend, held in zip(bends, keys, strict=True)
         if isinstance(bend, Share)
     )
@@ -202,8 +207,11 @@ def log_factors(log_mass: Tensor, regions: Regions) -> Tensor:
         if isinstance(bend, Share):
             mass = regions.of_bend(log_mass[:-1], number)
             seen = here & ~torch.isneginf(mass)
-            given = given + seen.to(given.dtype) * amount
-            asked = (math.log(amount) if amount else -math.inf) - mass.masked_fill(~seen, 0.0)
+            share = bend.of_rows()
+            share = share.to(factor.dtype) if isinstance(share, Tensor) else share
+            given = given + seen.to(given.dtype) * share
+            log_share = share.log() if isinstance(share, Tensor) else math.log(share) if share else -math.inf
+            asked = log_share - mass.masked_fill(~seen, 0.0)
             for i in own:
                 fixed[i] |= here & visible[i]
                 factor[i] = torch.where(here & visible[i], asked, factor[i])

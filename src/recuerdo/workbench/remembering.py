@@ -63,7 +63,7 @@ class Memory:
 
     `where` is what `recuerdo.workbench.opening` understands: a file, a schema on a server, a collection in a cluster.
     `encoder` is a name that `SentenceEncoder` takes; a memory keeps to the one that it was made with. `make`: whether
-    one is made where there is none. `follow`: a run of the task `find`, which says where further hops look; "" = the
+    one is made where there is none. `further`: a run of the task `find`, which says where further hops look; "" = the
     one that comes with the package for this encoder, or question plus what was read. `approximate`: questions without a
     filter go by the index, where there is one (`recuerdo memories index`).
 
@@ -76,7 +76,7 @@ class Memory:
         where: str | Path,
         *,
         encoder: str = "",
-        follow: str | Path = "",
+        further: str | Path = "",
         read_only: bool = False,
         make: bool = True,
         approximate: Near | None = None,
@@ -108,7 +108,7 @@ class Memory:
                 store.close()
             raise
         self.reader = Episodic(self.store, sharpness=SHARPNESS)
-        self.next = follow or FOLLOW.get(name)
+        self.named = further or FOLLOW.get(name)
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +232,7 @@ class Memory:
                 break
             best = shown[-1][0]
             added = added | dict.fromkeys((best.record.id, *best.also), -np.inf)
-            query = self.follow(query, last.mixed)
+            query = self.further(query, last.mixed)
         # More rows were read than are shown, for those that say the same: covered counts what is shown.
         read = float(last.weights[0].sum())
         share = sum(one.weight for one in shown[-1]) / read if read else 0.0
@@ -253,11 +253,11 @@ class Memory:
                 continue
             groups.setdefault(record.text, []).append((weight, record))
         found = []
-        for same in groups.values():
+        for same in sorted(groups.values(), key=lambda same: -sum(weight for weight, _ in same))[:top]:
             _, record = min(same, key=lambda pair: pair[1].id)
             also = tuple(one.id for _, one in same if one.id != record.id)
             found.append(Episode(sum(weight for weight, _ in same), record, self._carried(query, record.text), also))
-        return tuple(sorted(found, key=lambda one: -one.weight)[:top])
+        return tuple(found)
 
     def _carried(self, query: np.ndarray, text: str) -> str:
         """The sentence of a text that is most like the question."""
@@ -301,13 +301,13 @@ class Memory:
     # ----------------------------------------------------------------------------------------------- what is behind it
 
     @cached_property
-    def follow(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def further(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """What makes the question of the next hop."""
-        if self.next is None:
+        if self.named is None:
             return _further
-        run = open_run(self.next)
+        run = open_run(self.named)
         if run.recipe.task != "find" or getattr(run.task, "encoder", "") != self.encoder.name:
-            raise InputError(f"{self.next} says nothing about where to look next with the encoder {self.encoder.name}")
+            raise InputError(f"{self.named} says nothing about where to look next with the encoder {self.encoder.name}")
         return torch.no_grad()(run.model)
 
     def _twin(self, text: str) -> int | None:

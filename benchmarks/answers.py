@@ -1,0 +1,166 @@
+"""Does a memory answer, and does it say so when it cannot? XQuAD-en, SmolLM2 over what attention finds.
+
+python benchmarks/answers.py                  all of it; some minutes on two cores
+python benchmarks/answers.py --quick          a few questions, under 50 s
+python benchmarks/answers.py known            only what is "not in memory", without a language model
+python benchmarks/answers.py answers --questions 60
+
+Articles are cut into two halves by a fixed seed (as in `finds.py`). Constants are chosen on the first half, and
+everything that is told of answers is of the second.
+"""
+
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from measure import ROOT, Report, arguments, questions
+
+import numpy as np  # isort: skip  (after measure has set the wait policy)
+import torch
+
+from recuerdo.data.questions import Asked, Paragraph, paragraphs
+from recuerdo.metrics import answer_f1, bootstrap_interval, exact_match, normal_answer
+from recuerdo.workbench.answering import EPISODES, LEAST, MODEL, Answered, answer_from, sure_of
+from recuerdo.workbench.looking import load
+from recuerdo.workbench.remembering import Memory
+
+MANY, FEW = 300, 16  # questions of `known` and of `answers`
+QUICK_KNOWN, QUICK_ANSWERS = 16, 2
+SOME = 30  # paragraphs of the quick run
+
+
+def xquad(quick: bool) -> list[Paragraph]:
+    """XQuAD-en of the data folder; nothing, and a word about it, where it is not there. Some of it where it is quick."""
+    file = Path(os.environ.get("RECUERDO_DATA", ROOT.parent / "shared/data")) / "xquad/xquad.en.json"
+    if file.is_file():
+        return paragraphs(file)[: SOME if quick else None]
+    print("answers: needs the data folder; set RECUERDO_DATA to where xquad/xquad.en.json lies", file=sys.stderr)
+    return []
+
+
+def fitted(articles: Sequence[int]) -> np.ndarray:
+    """Which articles constants are chosen on."""
+    names = sorted(set(articles))
+    first = {names[i] for i in np.random.default_rng(2026).permutation(len(names))[: len(names) // 2]}
+    return np.array([article in first for article in articles])
+
+
+def drawn(read: list[Paragraph], first: bool, most: int, seed: int) -> list[tuple[int, Asked]]:
+    """Some questions of one half of the articles: (paragraph, question)."""
+    half = fitted([one.article for one in read])
+    there = [(n, asked) for n, one in enumerate(read) for asked in one.asked if half[n] is np.bool_(first)]
+    return [there[i] for i in np.random.default_rng(seed).permutation(len(there))[:most]]
+
+
+def remembered(folder: str, read: list[Paragraph]) -> tuple[Memory, list[list[int]]]:
+    """A memory of all paragraphs, and the rows of each."""
+    memory = Memory(Path(folder) / "xquad.db")
+    rows = [list(memory.remember(one.text, source=f"paragraph {n}").ids) for n, one in enumerate(read)]
+    return memory, rows
+
+
+# --------------------------------------------------------------------------------------------------- is it in memory?
+
+
+def known(report: Report, options: Namespace) -> None:
+    """Half of the paragraphs is forgotten; which questions are said to be in the memory?"""
+    read = xquad(options.quick)
+    if not read:
+        return
+    most = options.questions or (QUICK_KNOWN if options.quick else MANY)
+    gone = set(np.random.default_rng(1).permutation(len(read))[: len(read) // 2].tolist())
+    with tempfile.TemporaryDirectory() as folder:
+        memory, rows = remembered(folder, read)
+        with memory:
+            receipt = memory.forget([id for n in gone for id in rows[n]], reason="benchmark")
+            report.add("rows that were forgotten", receipt.rows, "rows", how=f"{len(gone)} of {len(read)} paragraphs")
+            told = {first: _sure(memory, drawn(read, first, most, 2), gone) for first in (True, False)}
+    sure, there = told[True]
+    levels = np.unique(sure.round(2))
+    best = max(levels, key=lambda x: np.mean(sure[there] >= x) + np.mean(sure[~there] < x))
+    how = f"{len(sure)} questions of the first half, {int((~there).sum())} without their paragraph; shipped: {LEAST}"
+    report.add("the level that is best on the first half", float(best), "", how=how)
+    report.add("of chance to rank right, first half", _auc(sure, there), "AUC", how=how)
+    sure, there = told[False]
+    said, how = sure < LEAST, f"{len(sure)} questions of the second half, {int((~there).sum())} without their paragraph"
+    report.add("of chance to rank right, second half", _auc(sure, there), "AUC", how=how)
+    report.add('"not in memory": precision', float(np.mean(~there[said])) if said.any() else 0.0, "", how=how)
+    report.add('"not in memory": recall', float(np.mean(said[~there])), "", how=how)
+    report.add("in memory, and said to be", float(np.mean(~said[there])), "of questions", how=how)
+
+
+def _sure(memory: Memory, asked: list[tuple[int, Asked]], gone: set[int]) -> tuple[np.ndarray, np.ndarray]:
+    sure = [sure_of(memory, memory.ask(one.question, top=EPISODES)) for _, one in asked]
+    return np.array(sure), np.array([number not in gone for number, _ in asked])
+
+
+def _auc(sure: np.ndarray, there: np.ndarray) -> float:
+    """How often a question whose paragraph is there gets more than one whose is not."""
+    more = sure[there][:, None] - sure[~there][None]
+    return float(np.mean((more > 0) + 0.5 * (more == 0)))
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+def answers(report: Report, options: Namespace) -> None:
+    """What SmolLM2 answers, with and without following the memory's weights, and whether it cites where that stands."""
+    read = xquad(options.quick)
+    if not read:
+        return
+    asked = drawn(read, False, options.questions or (QUICK_ANSWERS if options.quick else FEW), 3)
+    loaded = load(MODEL)
+    with tempfile.TemporaryDirectory() as folder:
+        memory, _ = remembered(folder, read)
+        with memory:
+            found = [memory.ask(one.question) for _, one in asked]
+            for what, follow in (("plain", False), ("following the weights", True)):
+                said = [answer_from(memory, one, model=loaded, follow=follow) for one in found]
+                _judge(report, what, memory, said, [one.answers for _, one in asked])
+
+
+def _judge(report: Report, what: str, memory: Memory, said: list[Answered], gold: list[tuple[str, ...]]) -> None:
+    right = [_holds(one.answer, some) for one, some in zip(said, gold, strict=True)]
+    how = f"{len(said)} questions of the second half; what is said to be not in memory counts as wrong"
+    for name, values in (
+        ("exact match", [exact_match(one.answer, some) for one, some in zip(said, gold, strict=True)]),
+        ("F1", [answer_f1(one.answer, some) for one, some in zip(said, gold, strict=True)]),
+        ("holds the gold answer", right),
+    ):
+        low, high = bootstrap_interval(np.array(values, float))
+        report.add(f"{what}: {name}", float(np.mean(values)), "", how=f"{how}; 95 % [{low:.3f}, {high:.3f}]")
+    cited = [
+        one.cited is not None and _holds(memory.store.get([one.cited.id])[0].text, some)
+        for one, some, good in zip(said, gold, right, strict=True)
+        if good
+    ]
+    if cited:
+        value = float(np.mean(cited))
+        how = f"{sum(cited)} of {len(cited)} answers that hold the gold"
+        aim = {"target": ">= 0.95", "ok": value >= 0.95}
+        report.add(f"{what}: the cited episode holds it", value, "of right", **aim, how=how)
+    agree = [one.agrees for one in said if one.known]
+    report.add(
+        f"{what}: memory and answer agree",
+        float(np.mean(agree)) if agree else 0.0,
+        "of answers",
+        how=f"{len(agree)} answers",
+    )
+
+
+def _holds(text: str, gold: Sequence[str]) -> bool:
+    """Whether a text has a gold answer, word for word, as SQuAD compares words."""
+    said = f" {' '.join(normal_answer(text))} "
+    return any(f" {' '.join(normal_answer(one))} " in said for one in gold)
+
+
+SECTIONS = {"known": known, "answers": answers}
+
+if __name__ == "__main__":
+    options = arguments(__doc__, questions)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    for section in options.sections or SECTIONS:
+        SECTIONS[section](Report(options.json), options)
