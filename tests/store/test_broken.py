@@ -108,7 +108,7 @@ def test_what_is_only_in_the_log_is_read_too(tmp_path):
 PAGE = 8192
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(harm=st.lists(st.tuples(st.integers(0, 2**40), st.binary(min_size=1, max_size=300)), min_size=1, max_size=12))
 def test_random_bytes_harm_no_row_but_those_on_their_pages(whole, harm):
     untouched_and_said(whole, harm)

@@ -22,6 +22,9 @@ import places
 from places import TOWN, D, E, filled, keep, rows, told
 
 FORMATS = ("jsonl", "parquet")
+EVERYWHERE = pytest.mark.parametrize(
+    ("kind", "file"), [*((kind, "jsonl") for kind in places.KINDS), ("file", "parquet")], indirect=["file"]
+)
 
 
 @pytest.fixture(params=FORMATS)
@@ -34,7 +37,7 @@ def file(request, tmp_path):
 # --------------------------------------------------------------------------------------------------------- there and back
 
 
-@pytest.mark.parametrize("kind", places.KINDS)
+@EVERYWHERE
 def test_an_export_with_vectors_is_the_memory_to_the_last_bit(kind, file, tmp_path):
     first, second = filled(places.place(kind, tmp_path)), places.place(kind, tmp_path, "new")
     before = told(first)
@@ -48,7 +51,7 @@ def test_an_export_with_vectors_is_the_memory_to_the_last_bit(kind, file, tmp_pa
     assert not list(tmp_path.glob("*.part"))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(contents=st.lists(places.CONTENTS, max_size=5), numbers=places.VECTORS)
 @pytest.mark.parametrize("ending", FORMATS)
 def test_whatever_is_kept_comes_back(ending, tmp_path_factory, contents, numbers):
@@ -96,7 +99,7 @@ def test_keys_of_another_encoder_are_not_taken(encoder, tmp_path):
 # ------------------------------------------------------------------------------------------------------- into what is there
 
 
-@pytest.mark.parametrize("kind", places.KINDS)
+@EVERYWHERE
 def test_rows_whose_numbers_are_taken_get_the_next_ones(kind, file, tmp_path, monkeypatch):
     first, there = str(tmp_path / "a.db"), places.place(kind, tmp_path)
     with Embedded(first, width=D, value_width=E) as store:

@@ -45,7 +45,7 @@ def test_there_and_back_is_the_same(kind, tmp_path):
         move(first, there)
 
 
-@settings(max_examples=7, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(contents=st.lists(places.CONTENTS, max_size=6), numbers=places.VECTORS)
 @pytest.mark.parametrize("kind", ELSEWHERE)
 def test_whatever_is_kept_comes_back(kind, tmp_path_factory, contents, numbers):
