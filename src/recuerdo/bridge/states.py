@@ -1,8 +1,10 @@
-"""The state of a language model at each token, with the fading states before it: the keys of a memory inside it.
+"""The states of a language model at each token: the keys of a memory inside it.
 
-The key of a token is two unit vectors beside each other: its own state after some layers, and the sum of the states
-before it, each step further back counting less. The second is the drifting context of Howard & Kahana (2002,
-doi:10.1006/jmps.2001.1388): it says what the token was about, where the first says how the words next to it run.
+The key of a token is two unit vectors beside each other. `own` is its last state, which the model makes the next token
+of: tokens with like ones are followed by like tokens, whatever the words. `context` is the sum of early states, its own
+and those before it, each step back counting less: the drifting context of Howard & Kahana (2002,
+doi:10.1006/jmps.2001.1388), by which the very words are found again. Both are taken from a centre, the mean of such
+states, without which all of them point much the same way.
 """
 
 import inspect
@@ -18,27 +20,20 @@ from torch.nn import functional
 
 from recuerdo.errors import InputError, ModelError
 
-PROBE = 16  # tokens, whose key says whether a model is the one that wrote a memory
-
 
 @dataclass(frozen=True)
 class KeyRule:
-    """How keys are made: the state before layer `layer`; `own` is its share of a product of two keys.
+    """How keys are made: the context sums a token's state before layer `layer` and `reach` older ones, each `fading`
+    times as much as the next. Raises InputError for numbers that make no key."""
 
-    The rest is the context: `reach` states before it, each `fading` times the next. Raises InputError for numbers that
-    make no key.
-    """
-
-    layer: int
-    own: float = 0.5
-    fading: float = 0.9
-    reach: int = 16
+    layer: int = 1
+    fading: float = 0.8
+    reach: int = 12
 
     def __post_init__(self) -> None:
-        if self.layer < 0 or self.reach < 1 or not 0 < self.own <= 1 or not 0 < self.fading <= 1:
+        if self.layer < 0 or self.reach < 1 or not 0 < self.fading <= 1:
             raise InputError(
-                "a key is made of a layer from 0, a share of its own state above 0 and at most 1, a fading above 0 and "
-                f"at most 1, and a reach of 1 or more, not of {self}"
+                f"a key is made of a layer from 0, a fading above 0 and at most 1 and a reach from 1, not of {self}"
             )
 
     def as_text(self) -> str:
@@ -50,27 +45,29 @@ class KeyRule:
         """The rule that `as_text` wrote down."""
         return cls(**json.loads(text))
 
-    def keys(self, states: Tensor, before: Tensor) -> Tensor:
-        """States [q, d] after `before` [n, d] -> keys [q, 2 d] of length 1, float32. What is farther back than n fades
-        into nothing."""
-        states, before = states.float(), before.float()[-self.reach :]
-        both = functional.normalize(torch.cat([before, states]), dim=-1)
-        n, q = len(before), len(states)
-        context = torch.zeros_like(states)
-        for back in range(1, min(self.reach, n + q - 1) + 1):
-            there = both[max(n - back, 0) : n + q - back]
-            context[q - len(there) :] += self.fading**back * there
-        own = both[n:] * self.own**0.5
-        return torch.cat([own, functional.normalize(context, dim=-1) * (1 - self.own) ** 0.5], -1)
+    def keys(self, states: "States", centre: Tensor) -> Tensor:
+        """The keys [r, 2 d] of the last r tokens, float32; the centre is [2, d], of own states and of early ones."""
+        own = functional.normalize(states.own.float() - centre[0], dim=-1)
+        early = functional.normalize(states.early.float() - centre[1], dim=-1)
+        rows, there = len(own), len(early)
+        context = early[there - rows :].clone()
+        for back in range(1, min(self.reach, there - 1) + 1):
+            first = max(0, back - (there - rows))  # rows before it have nothing so far back
+            context[first:] += self.fading**back * early[there - rows + first - back : there - back]
+        return torch.cat([own, functional.normalize(context, dim=-1)], -1)
 
 
-@dataclass(eq=False)
-class Call:
-    """One call of a model: its tokens [q], the keys of their states [q, 2 d], how many tokens a cache held before."""
+@dataclass(frozen=True, eq=False)
+class States:
+    """What was heard of one call: `own` [r, d], the last states of those tokens that logits were made for, and `early`
+    [n, d], n >= r: the early states of its tokens, after those of the tokens before it as far as they are known."""
 
-    tokens: Tensor
-    keys: Tensor
-    past: int
+    own: Tensor
+    early: Tensor
+
+    def mean(self) -> Tensor:
+        """Their centre, [2, d]."""
+        return torch.stack([self.own.float().mean(0), self.early.float().mean(0)])
 
 
 class Listener:
@@ -81,21 +78,25 @@ class Listener:
         layers = layers_of(model)
         if rule.layer >= len(layers):
             raise InputError(f"there is no layer {rule.layer}: this model has layers 0 to {len(layers) - 1}")
-        self._layer = layers[rule.layer]
+        self._layer, self._head = layers[rule.layer], model.get_output_embeddings()
         self._signature = inspect.signature(model.forward)
-        self._states: Tensor | None = None
+        self._own: Tensor | None = None
+        self._early: Tensor | None = None
         self._before: Tensor | None = None  # the last states of the sequence that was heard last
         self._length = 0  # and how long it was
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside the block the layer's input is kept for `heard`."""
-        handle = self._layer.register_forward_pre_hook(self._keep, with_kwargs=True)
+        """Inside the block what goes into the layer and into the output is kept for `heard`."""
+        handles = [
+            module.register_forward_pre_hook(self._keep, with_kwargs=True) for module in (self._layer, self._head)
+        ]
         try:
             yield
         finally:
-            handle.remove()
-            self._states = self._before = None
+            for handle in handles:
+                handle.remove()
+            self._own = self._early = self._before = None
 
     @contextmanager
     def another_sequence(self) -> Iterator[None]:
@@ -107,7 +108,11 @@ class Listener:
             self._before, self._length = before, length
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._states = (args[0] if args else kwargs["hidden_states"]).detach()
+        heard = (args[0] if args else kwargs.get("hidden_states", kwargs.get("input"))).detach()
+        if module is self._head:
+            self._own = heard
+        else:
+            self._early = heard
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, int]:
         """The tokens [q] of a call that begins and how many its cache holds. Raises InputError where it cannot be
@@ -134,16 +139,19 @@ class Listener:
             )
         return ids[0], past
 
-    def heard(self, tokens: Tensor, past: int) -> Call:
-        """The call that has just run. Raises ModelError where the layer was not heard."""
-        states, self._states = self._states, None
-        if states is None or states.shape[:2] != (1, len(tokens)):
-            raise ModelError(f"the layers of {type(self.model).__name__} were not heard: it runs them in another way")
-        before = self._before if past and self._before is not None else states.new_zeros(0, states.shape[-1])
-        keys = self.rule.keys(states[0], before)
-        self._before = torch.cat([before, states[0]])[-self.rule.reach :].clone()
+    def heard(self, tokens: Tensor, past: int) -> States:
+        """The states of the call that has just run. Raises ModelError where they were not heard."""
+        own, early = self._own, self._early
+        self._own = self._early = None
+        if own is None or early is None or early.shape[:2] != (1, len(tokens)) or own.dim() != 3:
+            raise ModelError(
+                f"the states of {type(self.model).__name__} were not heard: it runs its layers another way"
+            )
+        before = self._before if past and self._before is not None else early[0, :0]
+        together = torch.cat([before, early[0]])
+        self._before = together[-self.rule.reach :].clone()
         self._length = past + len(tokens)
-        return Call(tokens, keys, past)
+        return States(own[0], together)
 
 
 def layers_of(model: Any) -> nn.ModuleList:
