@@ -14,9 +14,10 @@ import torch
 import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from recuerdo.bridge import remember_in
 from recuerdo.bridge.attention import watch
 from recuerdo.bridge.reads import reads_of
-from recuerdo.bridge.remembering import Head, remember_in
+from recuerdo.bridge.remembering import Head
 from recuerdo.bridge.run import Loaded
 from recuerdo.bridge.states import KeyRule
 from recuerdo.errors import InputError, ModelError, NothingHeard
@@ -312,6 +313,20 @@ def test_what_is_forgotten_is_not_said_again_and_its_bytes_are_gone(tmp_path):
             memory.forget("three four")
         with pytest.raises(InputError, match="there is no word to look for"):
             memory.find("")
+
+
+def test_words_are_found_inside_one_text_only(tmp_path):
+    model, tokenizer = build("llama"), little_tokenizer()
+    with remember_in(Loaded("little", "causal", model, tokenizer, 128), tmp_path / "m.db") as memory:
+        for _ in range(2):
+            memory.read("the red gate burns")
+        assert memory.find("burns red") == []
+        assert [ids.tolist() for ids in memory.find("gate burns")] == [[1, 2], [4, 5]]
+        assert memory.forget("burns").rows == 2  # no row of the next text
+        memory.read("night and sea")
+        memory.forget("red")
+        assert memory.find("gate") == []  # its row stood on the word that was forgotten
+        assert len(memory.find("and sea")) == 1
 
 
 def test_a_hand_on_a_row_counts_and_a_filter_narrows(tmp_path):

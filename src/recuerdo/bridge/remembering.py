@@ -13,6 +13,7 @@ nearest-neighbour language model of Khandelwal et al. (2020, arXiv 1911.00172) w
 continuous cache (2017, arXiv 1612.04426) in place of a fixed weight, over a store that lasts.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -189,7 +190,7 @@ class LanguageMemory:
         n, new = len(ids), self.window // 2 if new is None else new
         if not 1 <= new <= self.window:
             raise InputError(f"of a window of {self.window} tokens, 1 to {self.window} are new, not {new}")
-        kept, plain, nats = [], [], []
+        kept, plain, nats, now = [], [], [], time.time()
         for start in range(0, n - 1, new):
             end = min(start + new, n)
             begin = 0 if not start else max(0, end - self.window)
@@ -209,6 +210,7 @@ class LanguageMemory:
                 pieces[start + 1 : end + 1],
                 after[:, None].numpy().astype(np.float32),
                 tags=[tuple(tags)] * len(after) if tags else (),
+                times=[now] * len(after),  # one for the whole text: by it the rows of a text are known
                 author=author,
             )
             kept.append(self.store.append(rows))
@@ -301,17 +303,7 @@ class LanguageMemory:
 
     def find(self, text: str) -> list[np.ndarray]:
         """Where the memory holds these words: for each time the ids of their rows, [n], in order."""
-        if not text:
-            raise InputError("there is no word to look for")
-        ids = self.store.ids(self._recaller.where)
-        pieces = [one.text for a in range(0, len(ids), GET) for one in self.store.get(ids[a : a + GET])]
-        ends, whole = np.cumsum([len(piece) for piece in pieces]), "".join(pieces)
-        found, at = [], whole.find(text)
-        while at >= 0:
-            first, last = np.searchsorted(ends, [at, at + len(text) - 1], side="right")
-            found.append(ids[first : last + 1])
-            at = whole.find(text, at + len(text))
-        return found
+        return [ids[:-1] for ids in self._found(text)]
 
     def forget(self, text: str, *, author: str = "", reason: str = "") -> Receipt:
         """Erase words wherever the memory holds them: afterwards it cannot say them, nor go on from their end.
@@ -319,11 +311,33 @@ class LanguageMemory:
         The rows that follow stay; the states in their keys had seen the words. Raises InputError where they are not
         found.
         """
-        found = self.find(text)
+        found = self._found(text)
         if not found:
             raise InputError(f"the memory does not hold {text[:60]!r}: give the words as they were read")
-        behind = self.store.ids(Where(ids=tuple(int(ids[-1]) + 1 for ids in found)))
-        return self.store.forget(np.unique(np.concatenate([*found, behind])), author=author, reason=reason)
+        erased = np.unique(np.concatenate(found))
+        return self.store.forget(erased[erased >= 0], author=author, reason=reason)
+
+    def _found(self, text: str) -> list[np.ndarray]:
+        """The same with the row that stands on the last word, and says the next one; -1 where there is none."""
+        if not text:
+            raise InputError("there is no word to look for")
+        ids, pieces, times = self.store.ids(self._recaller.where), [], []
+        for a in range(0, len(ids), GET):
+            for one in self.store.get(ids[a : a + GET]):
+                pieces.append(one.text)
+                times.append(one.time)
+        # A row follows another where it has the next id and is of the same text.
+        cut = np.flatnonzero((np.diff(ids) != 1) | (np.diff(times) != 0)) + 1
+        found = []
+        for some in np.split(np.arange(len(ids)), cut):
+            ends, whole = np.cumsum([len(pieces[i]) for i in some]), "".join(pieces[i] for i in some)
+            there = np.append(ids[some], -1)
+            at = whole.find(text)
+            while at >= 0:
+                first, last = np.searchsorted(ends, [at, at + len(text) - 1], side="right")
+                found.append(there[first : last + 2])
+                at = whole.find(text, at + len(text))
+        return found
 
 
 def _centre(text: str, device: torch.device) -> Tensor | None:

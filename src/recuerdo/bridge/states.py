@@ -108,11 +108,11 @@ class Listener:
             self._before, self._length = before, length
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        heard = (args[0] if args else kwargs.get("hidden_states", kwargs.get("input"))).detach()
+        heard: Tensor = args[0] if args else kwargs["hidden_states" if module is self._layer else "input"]
         if module is self._head:
-            self._own = heard
+            self._own = heard.detach()
         else:
-            self._early = heard
+            self._early = heard.detach()
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, int]:
         """The tokens [q] of a call that begins and how many its cache holds. Raises InputError where it cannot be
