@@ -8,6 +8,7 @@ _HOMES = {
     "is_foreign": "recuerdo.bridge.attention",
     "watch": "recuerdo.bridge.attention",
     "load": "recuerdo.bridge.run",
+    "remember_in": "recuerdo.bridge.remembering",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -9,12 +9,13 @@ from torch import nn
 
 from recuerdo.bridge.attention import is_foreign
 
+MEMORY = "memory"  # what the memory inside a language model is called among its parts
 CROSS = ("encoder_attn", "EncDecAttention", "crossattention", "cross_attn", "cross")
 
 
 @dataclass(frozen=True)
 class Reads:
-    """Role (self, cross or encoder) and layer of a read by its path; how many layers and heads; who has a window.
+    """Role (self, cross, encoder, memory) and layer of a read by its path; how many layers and heads; who has a window.
 
     `layers` and `heads` are None where the model does not say.
     """
@@ -43,6 +44,8 @@ def reads_of(model: nn.Module) -> Reads:
     pair = bool(getattr(config, "is_encoder_decoder", False))
 
     def role(path: str) -> str:
+        if path == MEMORY:
+            return MEMORY
         if is_cross(path):
             return "cross"
         return "encoder" if pair and re.search(r"(?:^|\.)encoder\.", path) else "self"

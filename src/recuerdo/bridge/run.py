@@ -12,7 +12,7 @@ import torch
 from recuerdo.bridge.attention import watch
 from recuerdo.bridge.catalogue import catalogue, resolve
 from recuerdo.bridge.convert import Progress
-from recuerdo.bridge.reads import is_cross
+from recuerdo.bridge.reads import MEMORY, is_cross
 from recuerdo.errors import InputError, ModelError
 from recuerdo.read import Reading, Seen
 
@@ -326,7 +326,7 @@ def hear_pair(
 def _split(seen: Seen) -> tuple[dict[str, list[Reading]], dict[str, list[Reading]]]:
     """Reads of self- and of cross-attention, by what their modules are called in Transformers."""
     own, cross = {}, {}
-    for path in seen.paths:
+    for path in (path for path in seen.paths if path != MEMORY):
         (cross if is_cross(path) else own)[path] = seen.steps(path)
     return own, cross
 
