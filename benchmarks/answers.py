@@ -27,7 +27,7 @@ from recuerdo.workbench.answering import EPISODES, LEAST, MODEL, Answered, answe
 from recuerdo.workbench.looking import load
 from recuerdo.workbench.remembering import Memory
 
-MANY, FEW = 300, 16  # questions of `known` and of `answers`
+MANY, FEW = 200, 16  # questions of `known` and of `answers`
 QUICK_KNOWN, QUICK_ANSWERS = 16, 2
 SOME = 30  # paragraphs of the quick run
 
@@ -132,23 +132,21 @@ def _judge(report: Report, what: str, memory: Memory, said: list[Answered], gold
     ):
         low, high = bootstrap_interval(np.array(values, float))
         report.add(f"{what}: {name}", float(np.mean(values)), "", how=f"{how}; 95 % [{low:.3f}, {high:.3f}]")
-    cited = [
-        one.cited is not None and _holds(memory.store.get([one.cited.id])[0].text, some)
-        for one, some, good in zip(said, gold, right, strict=True)
-        if good
-    ]
-    if cited:
-        value = float(np.mean(cited))
-        how = f"{sum(cited)} of {len(cited)} answers that hold the gold"
+    cited = np.array(
+        [
+            one.cited is not None and _holds(memory.store.get([one.cited.id])[0].text, some)
+            for one, some in zip(said, gold, strict=True)
+        ]
+    )
+    good, told = np.array(right), np.array([one.known for one in said])
+    if good.any():
+        value, how = float(cited[good].mean()), f"{cited[good].sum()} of {good.sum()} answers that hold the gold"
         aim = {"target": ">= 0.95", "ok": value >= 0.95}
         report.add(f"{what}: the cited episode holds it", value, "of right", **aim, how=how)
-    agree = [one.agrees for one in said if one.known]
-    report.add(
-        f"{what}: memory and answer agree",
-        float(np.mean(agree)) if agree else 0.0,
-        "of answers",
-        how=f"{len(agree)} answers",
-    )
+    if told.any():
+        agree, how = np.array([one.agrees for one in said]), f"{told.sum()} answers, right or wrong"
+        report.add(f"{what}: the cited episode holds the gold", float(cited[told].mean()), "of answers", how=how)
+        report.add(f"{what}: memory and answer agree", float(agree[told].mean()), "of answers", how=how)
 
 
 def _holds(text: str, gold: Sequence[str]) -> bool:
