@@ -121,7 +121,7 @@ def test_cells_reach_as_far_as_they_say():
             assert (first, last) == (0, n - 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_any_sequence_of_changes_leaves_the_index_honest(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "notes.db"

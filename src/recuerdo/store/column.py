@@ -165,7 +165,7 @@ class Column:
 class Copy:
     """The rows of a column once more, in the memory of this process.
 
-    There they lie on large pages, which a mapped file does not: a pass over many rows takes three quarters of the time.
+    There they lie on large pages, which a mapped file does not: a pass over many rows is faster.
     """
 
     def __init__(self) -> None:

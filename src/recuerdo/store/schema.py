@@ -23,7 +23,7 @@ from recuerdo.store.cutter import STEMS
 
 SCHEMA = 1
 # Rows of some kilobytes: pages that hold several of them, and a log that is not emptied after every few batches, let
-# batches be written a third faster. The size of pages counts for new files only.
+# batches be written faster. The size of pages counts for new files only.
 SETTINGS = ("page_size=8192", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=4000")
 NAME = 0x52434442  # application_id: "RCDB"
 TABLES = f"""

@@ -57,7 +57,7 @@ def _by_numpy(short: np.ndarray) -> Product:
 
 
 def _by_torch(short: np.ndarray) -> Product:
-    """Some queries and many keys: torch multiplies such thin matrices twice as fast, which is worth its import."""
+    """Some queries and many keys: torch multiplies such thin matrices faster, which is worth its import."""
     import torch
 
     queries = torch.from_numpy(short)
