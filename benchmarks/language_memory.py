@@ -1,7 +1,8 @@
 """A memory inside a language model: facts told long ago, and the perplexity of long texts; SmolLM2 with and without it.
 
 The model sees the last 1,024 tokens, with and without the memory. `facts`: codes are stated among paragraphs of XQuAD-en,
-more than 4,096 tokens before they are asked for. `texts`: the second halves of long documents of MASC (speeches, fiction,
+more than 4,096 tokens before they are asked for. `again` and the
+names of documents: the second halves of long documents of MASC (speeches, fiction,
 travel guides, …) and of a text that tells its facts again, the first halves of which the memory has read. How keys are made
 and the two heads were chosen on 12 facts of seed 100 and on the first 3,000 tokens of the two documents named in TUNED; neither is used here.
 """
@@ -110,7 +111,7 @@ def answers_seeing_all(model: Any, tokenizer: Any, before: list[int], facts: lis
 
 def facts(report: Report, small: bool) -> None:
     loaded = load("smollm2")
-    seeds, count = ((1,), 4) if small else ((1, 2, 3), 17)
+    seeds, count = ((1,), 6) if small else ((1, 2, 3), 17)
     alone, recalled, forgotten = [], [], []
     for seed in seeds:
         ids, told = facts_among(loaded.tokenizer, seed, count, FAR + 32)
@@ -215,7 +216,7 @@ def text(report: Report, loaded: Any, name: str, ids: list[int], *, see_all: boo
 def again(report: Report, small: bool) -> None:
     loaded = load("smollm2")
     for seed in (1,) if small else (1, 2, 3):
-        ids = told_again(loaded.tokenizer, seed, 1280 if small else 3000)
+        ids = told_again(loaded.tokenizer, seed, 1536 if small else 3000)
         text(report, loaded, f"facts told again ({seed})", ids, see_all=seed == 1 and not small)
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from recuerdo.bridge import remember_in
 from recuerdo.bridge.attention import watch
 from recuerdo.bridge.reads import reads_of
-from recuerdo.bridge.remembering import Head
+from recuerdo.bridge.recalling import Head
 from recuerdo.bridge.run import Loaded
 from recuerdo.bridge.states import KeyRule
 from recuerdo.errors import InputError, ModelError, NothingHeard

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from recuerdo.bridge.attention import is_foreign
 from recuerdo.bridge.reads import MEMORY
+from recuerdo.bridge.recalling import MEANING, WORDS, Head, Recall, Recaller, merged, recalls
 from recuerdo.bridge.run import Loaded, quiet
 from recuerdo.bridge.states import KeyRule, Listener, States
 from recuerdo.errors import InputError, ModelError, NothingHeard
-from recuerdo.read import Part, Reading, dot, merge, read
 from recuerdo.store.contract import Store
 from recuerdo.store.embedded import Embedded
 from recuerdo.store.record import Receipt, Rows, Where
@@ -39,59 +39,6 @@ KEPT = 4096  # steps whose recalls are kept
 TOGETHER = 64  # queries that are read at once
 GET = 1000  # rows taken out of the store at once
 PROBE = 16  # tokens, whose states say whether a model is the one that wrote a memory
-
-
-@dataclass(frozen=True)
-class Head:
-    """How a head reads: a row is alike by `own` times the product of the own states, and by the rest that of the
-    contexts, 1 at most; its logit is sharpness * (alike - threshold). Raises InputError for what makes no head."""
-
-    own: float
-    sharpness: float
-    threshold: float
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.own <= 1 and self.sharpness > 0 and -1 <= self.threshold <= 2):
-            raise InputError(
-                f"a head has an own share from 0 to 1, a sharpness above 0 and a threshold from -1 to 2, not {self}"
-            )
-
-    def query(self, keys: Tensor) -> Tensor:
-        """Keys [q, 2 d] as queries: sharpness * alike is their product with a key."""
-        own, context = keys.chunk(2, -1)
-        return self.sharpness * torch.cat([self.own * own, (1 - self.own) * context], -1)
-
-
-# Chosen on facts of one seed and on two documents, 3,000 tokens each, which no figure of ours is about: see
-# benchmarks/language_memory.py.
-MEANING = Head(own=0.8, sharpness=20.0, threshold=1.0)
-WORDS = Head(own=0.0, sharpness=75.0, threshold=0.95)
-
-
-class Recalled(NamedTuple):
-    """A read of the memory by q queries: its Reading over the n rows that any of them found, a head for each `Head`;
-    `ids` [n] of these rows; `tokens` [u], which the columns of `reading.mixed` [1, h, q, u] are the chances of; and
-    `covered` [q]: the share of the mass of all rows addressed that these rows hold."""
-
-    reading: Reading
-    ids: np.ndarray
-    tokens: Tensor
-    covered: Tensor
-
-
-@dataclass(frozen=True)
-class Recall:
-    """What the model read in its memory for one token.
-
-    `position`: how many tokens of the sequence stood before it; `share`: how much of the next token's chances came from
-    the memory; `rows`: (id, weight) of the rows, best first, where the weights are shares of the memory's part, both
-    heads together; `covered`: how much of the mass of all rows was looked at.
-    """
-
-    position: int
-    share: float
-    rows: tuple[tuple[int, float], ...]
-    covered: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,53 +50,6 @@ class Read:
     ids: np.ndarray
     plain: np.ndarray
     nats: np.ndarray
-
-
-class Recaller(nn.Module):
-    """Reads the rows of a store by some heads. As a module it has an address, at which its reads are heard."""
-
-    def __init__(self, store: Store, heads: Sequence[Head], *, top: int, where: Where | None = None):
-        super().__init__()
-        if top < 1 or not heads:
-            raise InputError(f"a memory is read by one head or more, and one row or more, not {len(heads)} and {top}")
-        self.store, self.heads, self.top, self.where = store, tuple(heads), top, where
-
-    def forward(self, keys: Tensor) -> Recalled | None:
-        """What tokens with these keys [q, 2 d] recall; None where there is nothing to read."""
-        queries = [head.query(keys.float().cpu()) for head in self.heads]
-        each = [self.store.scan(one.numpy(), top=self.top, where=self.where) for one in queries]
-        ids = np.unique(np.concatenate([found.ids.ravel() for found in each]))
-        ids = ids[ids >= 0]
-        if not len(ids):
-            return None
-        rows = self.store.get(ids)
-        tokens, columns = torch.tensor([_token(one.value) for one in rows]).unique(return_inverse=True)
-        value = nn.functional.one_hot(columns, len(tokens)).float()
-        key = torch.from_numpy(np.stack([one.key for one in rows]))
-        less = torch.tensor([head.sharpness * head.threshold for head in self.heads])
-        bias = torch.tensor([one.bias for one in rows]) - less[:, None]
-        reading = read(
-            torch.stack(queries)[None], key[None, None], value[None, None], score=dot, bias=bias[None, :, None]
-        )
-        mass = reading.part.lse[0].logsumexp(0)
-        all_of_it = torch.from_numpy(np.stack([found.lse for found in each])).float() - less[:, None]
-        return Recalled(reading, ids, tokens, (mass - all_of_it.logsumexp(0)).exp().clamp(max=1.0))
-
-
-def _token(value: np.ndarray | None) -> int:
-    return -1 if value is None else int(value[0])
-
-
-def merged(logits: Tensor, recalled: Recalled) -> tuple[Tensor, Tensor]:
-    """The model's logits [q, v] and what was recalled: log-chances of all together [q, v], and the heads' shares
-    [h, q] in them."""
-    own, tokens = logits.float().log_softmax(-1), recalled.tokens.to(logits.device)
-    mixed, lse = (x[0].float().to(logits.device) for x in recalled.reading.part)
-    heads = [Part(*part) for part in zip(mixed, lse, strict=True)]
-    both = merge(Part(own[:, tokens].exp(), torch.zeros_like(lse[0])), *heads)
-    own -= both.lse[:, None]
-    own[:, tokens] = both.mixed.log()
-    return own, (lse - both.lse).exp()
 
 
 class LanguageMemory:
@@ -286,7 +186,7 @@ class LanguageMemory:
             if recalled is not None:
                 both, shares = merged(logits[0, some], recalled)
                 out[some] = both.to(out.dtype)
-                self.recalls.extend(_recalls(first + a, recalled, shares, self._recaller.top))
+                self.recalls.extend(recalls(first + a, recalled, shares, self._recaller.top))
         output.logits = out[None]
         return output
 
@@ -343,16 +243,6 @@ class LanguageMemory:
 def _centre(text: str, device: torch.device) -> Tensor | None:
     """The centre [2, d] that was written down; None where nothing was."""
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.float32).view(2, -1).to(device) if text else None
-
-
-def _recalls(first: int, recalled: Recalled, shares: Tensor, top: int) -> Iterator[Recall]:
-    weights = torch.einsum("hqn,hq->qn", recalled.reading.weights[:, :][0].float(), shares.cpu())
-    for i, row in enumerate(weights):
-        whole = float(row.sum())
-        best = row.topk(min(top, len(row)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        rows = tuple((int(recalled.ids[j]), weight / whole) for j, weight in pairs if weight)
-        yield Recall(first + i, whole, rows, float(recalled.covered[i]))
 
 
 # ------------------------------------------------------------------------------------------------------------ attaching
