@@ -78,18 +78,18 @@ def known(report: Report, options: Namespace) -> None:
             receipt = memory.forget([id for n in gone for id in rows[n]], reason="benchmark")
             report.add("rows that were forgotten", receipt.rows, "rows", how=f"{len(gone)} of {len(read)} paragraphs")
             told = {first: _sure(memory, drawn(read, first, most, 2), gone) for first in (True, False)}
-    sure, there = told[True]
-    levels = np.unique(sure.round(2))
-    best = max(levels, key=lambda x: np.mean(sure[there] >= x) + np.mean(sure[~there] < x))
-    how = f"{len(sure)} questions of the first half, {int((~there).sum())} without their paragraph; shipped: {LEAST}"
-    report.add("the level that is best on the first half", float(best), "", how=how)
-    report.add("of chance to rank right, first half", _auc(sure, there), "AUC", how=how)
-    sure, there = told[False]
-    said, how = sure < LEAST, f"{len(sure)} questions of the second half, {int((~there).sum())} without their paragraph"
-    report.add("of chance to rank right, second half", _auc(sure, there), "AUC", how=how)
-    report.add('"not in memory": precision', float(np.mean(~there[said])) if said.any() else 0.0, "", how=how)
-    report.add('"not in memory": recall', float(np.mean(said[~there])), "", how=how)
-    report.add("in memory, and said to be", float(np.mean(~said[there])), "of questions", how=how)
+    for first, half in ((True, "first half"), (False, "second half")):
+        sure, there = told[first]
+        said, how = sure < LEAST, f"{len(sure)} questions, {int((~there).sum())} without their paragraph"
+        if first:
+            best = max(np.unique(sure.round(2)), key=lambda x: np.mean(sure[there] >= x) + np.mean(sure[~there] < x))
+            report.add(f"{half}: the level that is best there", float(best), "", how=f"{how}; shipped: {LEAST}")
+        report.add(f"{half}: more where the paragraph is there", _auc(sure, there), "AUC", how=how)
+        report.add(
+            f'{half}: "not in memory", precision', float(np.mean(~there[said])) if said.any() else 0.0, "", how=how
+        )
+        report.add(f'{half}: "not in memory", recall', float(np.mean(said[~there])), "", how=how)
+        report.add(f"{half}: in memory, and said to be", float(np.mean(~said[there])), "of questions", how=how)
 
 
 def _sure(memory: Memory, asked: list[tuple[int, Asked]], gone: set[int]) -> tuple[np.ndarray, np.ndarray]:
