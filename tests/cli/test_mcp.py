@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -141,6 +142,12 @@ async def session(client, folder):
         assert why in words_
 
 
+def apart(main, *given):
+    """In a thread of its own: another test's browser may have left its loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(anyio.run, main, *given).result()
+
+
 def test_an_assistant_uses_a_memory(tmp_path, folder, encoder):
     """One process, from its start to its end; whatever it writes beside the protocol would end the session."""
     path = tmp_path / "notes.db"
@@ -155,7 +162,7 @@ def test_an_assistant_uses_a_memory(tmp_path, folder, encoder):
             async with Client(stdio_client(start, errlog=errors)) as client:
                 await session(client, folder)
 
-    anyio.run(main)
+    apart(main)
     assert (tmp_path / "errors").read_text() == ""
     assert not any(
         b"Carl has" in file.read_bytes() or b"Bob has" in file.read_bytes() for file in tmp_path.glob("notes*")
@@ -168,9 +175,9 @@ def test_what_may_only_read_is_offered_no_more(tmp_path, encoder):
             return {tool.name for tool in (await client.list_tools()).tools}
 
     with Memory(tmp_path / "notes.db", encoder=str(encoder)) as memory:
-        assert anyio.run(names, Desk(memory)) == READING | WRITING
+        assert apart(names, Desk(memory)) == READING | WRITING
     with Memory(tmp_path / "notes.db", read_only=True) as memory:
-        assert anyio.run(names, Desk(memory, folder=tmp_path, read_only=True)) == READING
+        assert apart(names, Desk(memory, folder=tmp_path, read_only=True)) == READING
 
 
 def test_what_the_server_cannot_start_with(tmp_path, monkeypatch):
