@@ -214,7 +214,11 @@ def _verbs() -> dict[tuple[str, ...], set[str]]:
 
 
 VERBS = _verbs()
-BENCHMARKS = set(re.findall(r'add_argument\("(--\w+)"', (ROOT / "benchmarks/measure.py").read_text(encoding="utf-8")))
+BENCHMARKS = {
+    option
+    for file in (ROOT / "benchmarks").glob("*.py")
+    for option in re.findall(r'add_argument\(\s*"(--[\w-]+)"', file.read_text(encoding="utf-8"))
+}
 
 
 def spans(page: Path) -> list[str]:
