@@ -267,7 +267,7 @@ def test_the_checker_of_verbs_and_options_can_fail():
     assert unknown("--colour") == "--colour"
     assert unknown("recuerdo models get NAME --again") is None
     assert unknown("--quick") is None
-    assert unknown("python benchmarks/read.py --out x") == "--out"
+    assert unknown("python benchmarks/read.py --colour x") == "--colour"
     assert agrees("a  …\nb", "a 1 2\n b\n")
     assert not agrees("a …\nb", "a 1 2\nc\n")
 
