@@ -100,7 +100,7 @@ class Mass:
             self.base, self.some = new, self.some | there
             work = self._work[:, : logits.shape[1]]
             shifted = np.subtract(logits, new[:, None].astype(np.float32), out=work) if new.any() else logits
-            self.sum += np.exp(shifted, out=work).sum(1)
+            self.sum += np.exp(shifted, out=work).sum(1, dtype=np.float64)
         return peak
 
     def log(self) -> np.ndarray:
