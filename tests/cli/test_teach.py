@@ -74,7 +74,7 @@ def kept(home):
 # ------------------------------------------------------------------------------------------------------------- the loop
 
 
-@pytest.mark.slow  # a minute; docs/teach.md runs the same loop, from Python, in the default suite
+@pytest.mark.slow  # a minute; the verbs are tested on small models here, and docs/teach.md teaches this one
 @pytest.mark.models
 def test_one_loop_from_a_kept_mark_to_a_model_that_looks_there_by_itself(home, monkeypatch):
     """Steer and keep, list, export, teach; then the model in the folder reads the marked words more, unsteered."""

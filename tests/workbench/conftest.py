@@ -7,12 +7,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import places
+import words
 
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):
     """A folder with an encoder that knows the words of `places.TOWN`."""
-    return places.encoder(tmp_path_factory.mktemp("encoder") / "words")
+    return words.encoder(tmp_path_factory.mktemp("encoder") / "words", f"{places.TOWN} Who ? Carl eight")
 
 
 @pytest.fixture(scope="session", autouse=True)

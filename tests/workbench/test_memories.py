@@ -128,7 +128,7 @@ def test_a_damaged_memory_is_salvaged(run, encoder, tmp_path):
     data = bytearray(Path("a.db").read_bytes())
     at = data.index(b"Carl has")
     data[at : at + 4] = b"Bill"
-    page = 8192 * (data.index(b"Ada leads") // 8192)
+    page = 8192 * (data.index(b"the " * 60) // 8192)
     data[page : page + 8192] = os.urandom(8192)
     Path("a.db").write_bytes(data)
     said = run("memories", "salvage", "a.db", "b.db")
@@ -137,7 +137,7 @@ def test_a_damaged_memory_is_salvaged(run, encoder, tmp_path):
     assert "#5: its text is not as it was remembered" in said
     assert Path("a.db").read_bytes() == data
     kept = told("b.db")
-    assert len(kept["rows"]) > 0.7 * len(before["rows"])  # a page of small rows is lost
+    assert len(kept["rows"]) > 0.8 * len(before["rows"])
     assert kept["facts"] == before["facts"]
     assert {one for one in kept["rows"] if one[0] != 5} < {*before["rows"]}
     assert json.loads(run("memories", "salvage", "a.db", "c.db", "--json"))["lost"]["doubtful"].keys() == {"5"}
