@@ -14,7 +14,18 @@ from recuerdo.bridge.run import load, prompt_of
 from recuerdo.cli.app import app
 from recuerdo.errors import InputError, ModelError
 from recuerdo.read import Address, bend, read
-from recuerdo.workbench.answering import BRIEF, EPISODES, LEAD, Before, Follow, Until, answer, shares_of_words, sure_of
+from recuerdo.workbench.answering import (
+    BRIEF,
+    EPISODES,
+    LEAD,
+    Before,
+    Follow,
+    Until,
+    answer,
+    answer_from,
+    shares_of_words,
+    sure_of,
+)
 from recuerdo.workbench.remembering import Memory
 
 TOWN = "The harvest festival is held in September. Ada leads it.\n\nThe library closes at six. Bob has the key."
@@ -59,6 +70,18 @@ def memory(tmp_path, models):
     with Memory(tmp_path / "notes.db", encoder=str(models / "words")) as made:
         made.remember(TOWN + MORE)
         yield made
+
+
+def test_the_model_gets_what_every_hop_found(memory, models):
+    asked = memory.ask(KEY, hops=2)
+    first, second = (hop[0].record.id for hop in asked.hops)
+    assert first != second
+    assert [one.record.id for one in asked.episodes[:2]] == [first, second]
+    assert len({one.record.id for one in asked.episodes}) == len(asked.episodes)
+    each = [one for hop in asked.hops for one in hop]
+    assert all(one.weight == max(x.weight for x in each if x.record.id == one.record.id) for one in asked.episodes)
+    said = answer_from(memory, asked, model=str(models / "says"), least=0.0)
+    assert {first, second} <= {one.id for one in said.told}
 
 
 # --------------------------------------------------------------------------------------------------- what is read

@@ -139,7 +139,7 @@ def answer_from(
     progress: Progress | None = None,
 ) -> Answered:
     """The same for what was found already."""
-    episodes = asked.hops[-1][:EPISODES]
+    episodes = asked.episodes[:EPISODES]
     sure = sure_of(memory, asked)
     if sure < least:
         return Answered(asked, sure, least)
@@ -162,7 +162,7 @@ def answer_from(
 def sure_of(memory: Memory, asked: Asked) -> float:
     """How much an episode is about the question, 0 to 2: the share of the question's words that it has (stems, without
     such as "the" and "who"), and the cosine of its sentence that is most like the question; of the best episode."""
-    episodes = asked.hops[-1][:EPISODES]
+    episodes = asked.episodes[:EPISODES]
     if not episodes:
         return 0.0
     question, *sentences = memory.encoder.encode([asked.question, *(one.sentence for one in episodes)])

@@ -1,6 +1,7 @@
 """What a question found in a memory: episodes with their weights, hop by hop, as objects and as plain data."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,19 @@ class Asked:
     covered: float
     looked: int
     addressed: int
+
+    @property
+    def episodes(self) -> tuple[Episode, ...]:
+        """The episodes of all hops, each once: the best of every hop first, then the second of every hop, and so on.
+
+        One that several hops read has the largest of its weights.
+        """
+        found: dict[int, Episode] = {}
+        for rank in zip_longest(*self.hops):
+            for one in rank:
+                if one is not None and (one.record.id not in found or one.weight > found[one.record.id].weight):
+                    found[one.record.id] = one
+        return tuple(found.values())
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain data."""
