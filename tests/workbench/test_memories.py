@@ -118,6 +118,20 @@ def test_the_encoder_is_not_loaded_to_show_and_undo(run, encoder, monkeypatch):
         assert "�" in said
 
 
+def test_a_page_of_an_answer_holds_no_password(run, encoder, tmp_path, monkeypatch):
+    where = places.place("server", tmp_path).replace("postgres@", "postgres:s3cr3t@", 1)
+    with Memory(where, encoder=str(encoder)) as memory:
+        memory.remember(TOWN)
+    words = ["ask", "Who has the key?", f"--memory={where}", "--html", "answer.html"]
+    monkeypatch.setattr(sys, "argv", ["recuerdo", *words])
+    said = run(*words)
+    page = (tmp_path / "answer.html").read_text(encoding="utf-8")
+    assert "Bob has the key." in page
+    assert "recuerdo ask" in page
+    assert "schema=" in page
+    assert "s3cr3t" not in page + said
+
+
 def test_a_damaged_memory_is_salvaged(run, encoder, tmp_path):
     with Memory("a.db", encoder=str(encoder)) as memory:
         for i in range(80):

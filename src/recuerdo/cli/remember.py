@@ -122,8 +122,9 @@ def ask(
     if html is not None:
         from recuerdo.explain.render.asked import write_asked
 
-        command = shlex.join(["recuerdo", *sys.argv[1:]])
-        write_asked(told.as_json(), html, memory=str(memory), command=command)
+        # The page may be passed on, and an address may hold a password: what is shown is the name.
+        command = shlex.join(["recuerdo", *(word.replace(memory, kept.name) for word in sys.argv[1:])])
+        write_asked(told.as_json(), html, memory=kept.name, command=command)
         print(f"wrote {html}", file=sys.stderr)
     if as_json:
         print(json.dumps((said or told).as_json(), ensure_ascii=False))
