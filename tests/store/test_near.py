@@ -62,7 +62,8 @@ def honest(near, exact, asked, rules, top=5):
                 assert logit <= true.logits[i, -1] + 1e-5
     assert (found.lse <= true.lse + 1e-5).all()
     assert (np.logaddexp(found.lse, found.unseen) >= true.lse - 1e-5).all()
-    held = np.exp(found.logits - true.lse[:, None]).sum(1)
+    base = np.where(np.isneginf(true.lse), 0.0, true.lse)  # a kill may come before the first row
+    held = np.exp(found.logits - base[:, None]).sum(1)
     assert (found.covered <= held + 1e-5).all()
     return hits / max(1, (true.ids >= 0).sum()), found
 
