@@ -156,11 +156,10 @@ class Look:
     def _settled(
         self, keys: np.ndarray, places: np.ndarray, logits: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        mass, kept = Mass(1, len(logits)), Kept(1, self.top + MORE)
+        mass, kept = Mass(1), Kept(1, self.top + MORE)
         if len(logits):
-            mass.add(logits[None])
-            some = logits > -np.inf
-            kept.put(0, places[some], logits[some])
+            kept.add(logits[:, None], places.__getitem__)
+            mass.add(logits[:, None])
 
         def exact(_: int, some: np.ndarray) -> np.ndarray:
             true = keys[some].astype(np.float64) @ self.query + self.index.bias[some]

@@ -1,17 +1,23 @@
-"""One pass over a matrix of keys: the best rows and the log-mass of all, for some queries."""
+"""One pass over a matrix of keys: the best rows and the log-mass of all, for some queries.
+
+Logits are [c, q], a row of keys a row of theirs: as the product of keys and queries comes, so that nothing is copied.
+"""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
 from recuerdo.errors import InputError
 
 MORE = 16  # rows beyond the wanted that are worked out exactly: in float32 they may stand in the wrong order
-LOGITS = 2**18  # at once: they stay in the processor's cache, and few products keep threads from waiting for each other
+LOGITS = 2**20  # at once: few products keep threads from waiting for each other
 LEAST, MOST = 4096, 2**17  # rows at once
-THIN, LARGE = 8, 2**20  # so many queries, and products: torch multiplies
+FIRST = 2048  # rows at first: the best of these are a floor that few later ones pass
+LARGE, THIN = 2**17, 8  # so many logits of several queries: torch multiplies; so few queries: the other way round
+WIDE = 1024  # logits side by side: over short rows numpy is slow
 SAFE = 40.0  # exp() of a logit within this needs no shift in float32
-PENDING = 8  # times the wanted rows are collected before the best of them are picked
 
 
 def best(
@@ -22,46 +28,43 @@ def best(
     Places [q, k] with the highest logits first (-1 where there are fewer; of equal ones the first), their logits [q, k]
     float64 (worked out anew in float64), and the log-sum-exp of all logits [q]. Raises InputError where they overflow.
     """
-    n = len(keys)
+    n, q = len(keys), len(queries)
     with np.errstate(over="ignore"):  # told below
         short = queries.astype(np.float32)
-    size = max(1, min(n, max(LEAST, min(MOST, LOGITS // max(1, len(queries))))))
-    room = np.empty((len(queries), size), np.float32)  # once: new pages are dear
-    product = _by_torch(short) if len(queries) >= THIN and len(queries) * n >= LARGE else _by_numpy(short)
-    mass, kept = Mass(len(queries), size), Kept(len(queries), top + MORE)
-    for first in range(0, n, size):
-        part = keys[first : first + size]
-        logits = room[:, : len(part)]
+    product = _by_torch(short) if q > 1 and q * n >= LARGE else partial(_by_numpy, np.ascontiguousarray(short.T))
+    size = max(1, min(n, max(LEAST, min(MOST, LOGITS // max(1, q)))))
+    room = np.empty((size, q), np.float32)  # once: new pages are dear
+    mass, kept = Mass(q), Kept(q, top + MORE)
+    for first, end in pairwise(sorted({0, *range(min(FIRST, size), n, size), n})):
+        logits = room[: end - first]
         with np.errstate(over="ignore", invalid="ignore"):
-            product(part, logits)
+            product(keys[first:end], logits)
             if extra is not None:
-                logits += extra[first : first + size]
-        peak = mass.add(logits)
-        kept.add(logits, first, peak)
+                logits += extra[first:end, None]
+        kept.add(logits, partial(np.add, first))
+        mass.add(logits)
     return settled(kept.best(), mass, top, lambda i, some: _exact(keys, queries[i], extra, some))
 
 
-Product = Callable[[np.ndarray, np.ndarray], object]  # takes keys [c, d] and puts their products in the place [q, c]
+def _by_numpy(turned: np.ndarray, part: np.ndarray, logits: np.ndarray) -> None:
+    np.matmul(part, turned, out=logits)
 
 
-def _by_numpy(short: np.ndarray) -> Product:
-    turned = np.ascontiguousarray(short.T)
-
-    def product(part: np.ndarray, out: np.ndarray) -> None:
-        if len(short) == 1:
-            np.matmul(part, short[0], out=out[0])
-        else:
-            out[:] = (part @ turned).T
-
-    return product
-
-
-def _by_torch(short: np.ndarray) -> Product:
+def _by_torch(short: np.ndarray) -> Callable[[np.ndarray, np.ndarray], object]:
     """Some queries and many keys: torch multiplies such thin matrices faster, which is worth its import."""
     import torch
 
     queries = torch.from_numpy(short)
-    return lambda part, out: torch.mm(queries, torch.from_numpy(_unlocked(part)).T, out=torch.from_numpy(out))
+    turned = queries.T.contiguous()
+
+    def product(part: np.ndarray, logits: np.ndarray) -> None:
+        keys, room = torch.from_numpy(_unlocked(part)), torch.from_numpy(logits)
+        if len(short) < THIN:
+            room.copy_(torch.mm(queries, keys.T).T)
+        else:
+            torch.mm(keys, turned, out=room)
+
+    return product
 
 
 def _unlocked(array: np.ndarray) -> np.ndarray:
@@ -79,16 +82,26 @@ def _exact(keys: np.ndarray, query: np.ndarray, extra: np.ndarray | None, some: 
     return logits if extra is None else logits + extra[some]
 
 
+def _over_rows(reduce: Callable[..., np.ndarray], logits: np.ndarray) -> np.ndarray:
+    """Reduce logits [c, q] to [q], many rows side by side at first."""
+    q = logits.shape[1]
+    beside = WIDE // max(1, q)
+    whole = len(logits) // max(1, beside) * beside
+    if not whole:
+        return reduce(logits, axis=0)
+    wide = reduce(logits[:whole].reshape(-1, beside * q), axis=0).reshape(beside, q)
+    return reduce(np.concatenate([wide, logits[whole:]]), axis=0)
+
+
 class Mass:
-    """The sum of exp(logits - base) of q queries, part by part, at most `size` logits of each at once."""
+    """The sum of exp(logits - base) of q queries, part by part."""
 
-    def __init__(self, q: int, size: int):
+    def __init__(self, q: int):
         self.base, self.sum, self.some = np.zeros(q), np.zeros(q), np.zeros(q, bool)
-        self._work = np.empty((q, size), np.float32)
 
-    def add(self, logits: np.ndarray) -> np.ndarray:
-        """Takes logits [q, c] float32 in, and gives the highest of each query, [q]. Raises InputError: overflow."""
-        peak = logits.max(1)
+    def add(self, logits: np.ndarray) -> None:
+        """Takes logits [c, q] float32 in, whose place is used up. Raises InputError where they overflow."""
+        peak = _over_rows(np.maximum.reduce, logits)
         if not (peak < np.inf).all():
             raise InputError("the logits overflow: lower the sharpness, or make keys and queries shorter")
         there = peak > -np.inf
@@ -98,10 +111,9 @@ class Mass:
         with np.errstate(under="ignore"):
             self.sum *= np.exp(np.minimum(self.base - new, 0.0))
             self.base, self.some = new, self.some | there
-            work = self._work[:, : logits.shape[1]]
-            shifted = np.subtract(logits, new[:, None].astype(np.float32), out=work) if new.any() else logits
-            self.sum += np.exp(shifted, out=work).sum(1, dtype=np.float64)
-        return peak
+            if new.any():
+                logits -= new.astype(np.float32)
+            self.sum += _over_rows(partial(np.add.reduce, dtype=np.float64), np.exp(logits, out=logits))
 
     def log(self) -> np.ndarray:
         """The log-mass, [q] float64."""
@@ -113,40 +125,35 @@ class Kept:
     """The `most` best logits of each of q queries so far, and their places; of equal ones the first places."""
 
     def __init__(self, q: int, most: int):
-        self.most, self.floor = most, np.full(q, -np.inf, np.float32)  # the least logit that may be among the best
-        self._kept: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(q)]
-        self._pending = [0] * q
+        self.most, self.floor = most, np.full(q, -np.inf, np.float32)  # the least logit that is among the best
+        # Sorted by query, and best first.
+        self._query, self._places, self._logits = np.empty(0, int), np.empty(0, int), np.empty(0, np.float32)
 
-    def add(self, logits: np.ndarray, first: int, peak: np.ndarray) -> None:
-        """Takes logits [q, c] in, which belong to the places from `first` on."""
-        for i in np.flatnonzero(peak > self.floor).tolist():
-            some = np.flatnonzero(logits[i] > self.floor[i])
-            self.put(i, some + first, logits[i, some])
-
-    def put(self, i: int, places: np.ndarray, logits: np.ndarray) -> None:
-        """Takes logits of places in for one query."""
-        self._kept[i].append((places, logits))
-        self._pending[i] += len(places)
-        if self._pending[i] > PENDING * self.most:
-            self._pick(i)
+    def add(self, logits: np.ndarray, place: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Takes logits [c, q] in; `place` gives the places of some rows of them."""
+        floor, q = self.floor, logits.shape[1]
+        if not len(self._query) and len(logits) > self.most:  # else all would be sorted
+            least = np.partition(logits, len(logits) - self.most, axis=0)[len(logits) - self.most]
+            floor = np.nextafter(least, np.float32(-np.inf))  # it is among the best itself
+        found = np.flatnonzero(logits > floor)
+        if not len(found):
+            return
+        row, query = np.divmod(found, q)
+        query, places = np.concatenate([self._query, query]), np.concatenate([self._places, place(row)])
+        told = np.concatenate([self._logits, logits.ravel()[found]])
+        order = np.lexsort((places, -told, query))
+        query, places, told = query[order], places[order], told[order]
+        starts = np.searchsorted(query, np.arange(q))
+        some = np.arange(len(query)) - starts[query] < self.most
+        self._query, self._places, self._logits = query[some], places[some], told[some]
+        ends = np.searchsorted(self._query, np.arange(q), "right")
+        full = np.bincount(self._query, minlength=q) == self.most
+        self.floor[full] = self._logits[ends[full] - 1]
 
     def best(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Places and logits for each query, best first."""
-        for i in range(len(self._kept)):
-            self._pick(i)
-        nothing = (np.empty(0, np.int64), np.empty(0, np.float32))
-        return [kept[0] if kept else nothing for kept in self._kept]
-
-    def _pick(self, i: int) -> None:
-        if self._kept[i]:
-            places, logits = (np.concatenate(parts) for parts in zip(*self._kept[i], strict=True))
-            if len(places) > PENDING * self.most:  # sorting all is dear: first let go of what is surely too low
-                some = logits >= np.partition(logits, len(logits) - self.most)[len(logits) - self.most]
-                places, logits = places[some], logits[some]
-            order = np.lexsort((places, -logits))[: self.most]
-            self._kept[i], self._pending[i] = [(places[order], logits[order])], len(order)
-            if len(order) == self.most:
-                self.floor[i] = logits[order[-1]]
+        ends = np.searchsorted(self._query, np.arange(1, len(self.floor)))
+        return list(zip(np.split(self._places, ends), np.split(self._logits, ends), strict=True))
 
 
 def settled(
