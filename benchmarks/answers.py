@@ -4,6 +4,7 @@ python benchmarks/answers.py                  all of it; some minutes on two cor
 python benchmarks/answers.py --quick          a few questions, under 50 s
 python benchmarks/answers.py known            only what is "not in memory", without a language model
 python benchmarks/answers.py answers --questions 60
+python benchmarks/answers.py chosen --questions 50    the same on the half where the default was chosen
 
 Articles are cut into two halves by a fixed seed (as in `finds.py`). Constants are chosen on the first half, and
 everything that is told of answers is of the second.
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from measure import ROOT, Report, arguments, questions
@@ -106,12 +108,12 @@ def _auc(sure: np.ndarray, there: np.ndarray) -> float:
 # ------------------------------------------------------------------------------------------------------------ answers
 
 
-def answers(report: Report, options: Namespace) -> None:
+def answers(report: Report, options: Namespace, *, first: bool = False) -> None:
     """What SmolLM2 answers, with and without following the memory's weights, and whether it cites where that stands."""
     read = xquad(options.quick)
     if not read:
         return
-    asked = drawn(read, False, options.questions or (QUICK_ANSWERS if options.quick else FEW), 3)
+    asked = drawn(read, first, options.questions or (QUICK_ANSWERS if options.quick else FEW), 3)
     loaded = load(MODEL)
     with tempfile.TemporaryDirectory() as folder:
         memory, _ = remembered(folder, read)
@@ -119,12 +121,14 @@ def answers(report: Report, options: Namespace) -> None:
             found = [memory.ask(one.question) for _, one in asked]
             for what, follow in (("plain", False), ("following the weights", True)):
                 said = [answer_from(memory, one, model=loaded, follow=follow) for one in found]
-                _judge(report, what, memory, said, [one.answers for _, one in asked])
+                _judge(
+                    report, f"{'first half, ' if first else ''}{what}", memory, said, [one.answers for _, one in asked]
+                )
 
 
 def _judge(report: Report, what: str, memory: Memory, said: list[Answered], gold: list[tuple[str, ...]]) -> None:
     right = [_holds(one.answer, some) for one, some in zip(said, gold, strict=True)]
-    how = f"{len(said)} questions of the second half; what is said to be not in memory counts as wrong"
+    how = f"{len(said)} questions; what is said to be not in memory counts as wrong"
     for name, values in (
         ("exact match", [exact_match(one.answer, some) for one, some in zip(said, gold, strict=True)]),
         ("F1", [answer_f1(one.answer, some) for one, some in zip(said, gold, strict=True)]),
@@ -155,10 +159,11 @@ def _holds(text: str, gold: Sequence[str]) -> bool:
     return any(f" {' '.join(normal_answer(one))} " in said for one in gold)
 
 
-SECTIONS = {"known": known, "answers": answers}
+SECTIONS = {"known": known, "answers": answers, "chosen": partial(answers, first=True)}
+USUAL = ("known", "answers")
 
 if __name__ == "__main__":
     options = arguments(__doc__, questions)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    for section in options.sections or SECTIONS:
+    for section in options.sections or USUAL:
         SECTIONS[section](Report(options.json), options)

@@ -148,10 +148,10 @@ def test_shares_of_what_was_read(memory, models):
 
 def test_a_hand_moves_what_an_answer_reads_that_follows(memory, models):
     loaded = load(str(models / "says"))
-    before = answer(memory, KEY, model=loaded, least=0.0, follow=True)
+    before = answer(memory, KEY, model=loaded, least=0.0)
     last = before.told[-1].id
     memory.pin([last])
-    after = answer(memory, KEY, model=loaded, least=0.0, follow=True)
+    after = answer(memory, KEY, model=loaded, least=0.0)
     share = [{one.id: one.raw for one in told.told}[last] for told in (before, after)]
     assert share[1] > 2 * share[0]
     memory.mute([last])
@@ -256,13 +256,14 @@ def test_the_door(tmp_path, monkeypatch, models):
     told = run("ask", KEY, "--answer", *model)
     assert "of 2 rows were looked at" in told
     assert "the answer read" in told
-    data = json.loads(run("ask", KEY, "--answer", "--follow", *model, "--json"))
+    data = json.loads(run("ask", KEY, "--answer", *model, "--json"))
     assert data["answer"]["followed"]
+    assert not json.loads(run("ask", KEY, "--answer", "--plain", *model, "--json"))["answer"]["followed"]
     assert len(data["answer"]["episodes"]) == 2
     told = run("ask", KEY, "--answer", "--model", models / "says", "--least", "2.5")
     assert told.startswith("not in memory")
-    failed = CliRunner().invoke(app, ["ask", KEY, "--follow"])
-    assert "--follow and --least are about an answer: add --answer" in str(failed.exception)
+    failed = CliRunner().invoke(app, ["ask", KEY, "--plain"])
+    assert "--follow, --plain and --least are about an answer: add --answer" in str(failed.exception)
 
 
 @pytest.mark.models
@@ -271,7 +272,7 @@ def test_a_small_language_model_answers_from_the_memory(tmp_path):
         memory.remember(
             "The harvest festival is held in September. Ada leads it.\n\nThe library closes at six. Bob has the key."
         )
-        told = answer(memory, "Who has the key of the library?", follow=True)
+        told = answer(memory, "Who has the key of the library?")
         assert told.answer == "Bob"
         assert told.cited is not None
         assert told.cited.sentence == "Bob has the key."

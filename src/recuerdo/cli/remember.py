@@ -35,7 +35,7 @@ ASK = """Examples:
 
 `recuerdo ask "Who has the key?" --hops 2 --html answer.html`
 
-`recuerdo ask "Who has the key?" --answer --follow`
+`recuerdo ask "Who has the key?" --answer`
 """
 
 
@@ -100,7 +100,14 @@ def ask(
     html: Annotated[Path | None, typer.Option("--html", help="Write a page of the answer.")] = None,
     answers: Annotated[bool, typer.Option("--answer", help="Let a language model answer from the episodes.")] = False,
     model: Annotated[str, typer.Option("--model", help="The language model that answers.")] = "smollm2",
-    follow: Annotated[bool, typer.Option("--follow", help="The answer reads as the memory weighs, hands too.")] = False,
+    follow: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow/--plain",
+            help="The answer reads as the memory weighs, hands too (the default).",
+            show_default=False,
+        ),
+    ] = None,
     least: Annotated[float | None, typer.Option("--least", help="Below it a question is not in memory.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,12 +120,12 @@ def ask(
     where = Where(tags=tuple(tag or ()), author=author) if tag or author is not None else None
     if html is not None and (html.suffix.lower() not in (".html", ".htm") or not html.parent.is_dir()):
         raise InputError(f"{html} cannot be written: name a .html file in a folder that is there")
-    if not answers and (follow or least is not None):
-        raise InputError("--follow and --least are about an answer: add --answer")
+    if not answers and (follow is not None or least is not None):
+        raise InputError("--follow, --plain and --least are about an answer: add --answer")
     opened = {"further": further, "make": False, "approximate": Near() if approximate else None}
     with progress_bar() as report, Memory(memory, **opened, progress=report) as kept:
         told = kept.ask(question, top=top, hops=hops, where=where, words=words)
-        said = _answered(kept, told, model, follow, least, report) if answers else None
+        said = _answered(kept, told, model, follow is not False, least, report) if answers else None
     if html is not None:
         from recuerdo.explain.render.asked import write_asked
 

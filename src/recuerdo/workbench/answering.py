@@ -70,7 +70,7 @@ class Answered:
     model: str = ""
     answer: str = ""
     told: tuple[Told, ...] = ()
-    followed: bool = False
+    followed: bool = True
     look: Look | None = None
 
     @property
@@ -112,7 +112,7 @@ def answer(
     question: str,
     *,
     model: str | Loaded = MODEL,
-    follow: bool = False,
+    follow: bool = True,
     least: float = LEAST,
     top: int = 5,
     where: Where | None = None,
@@ -120,9 +120,9 @@ def answer(
 ) -> Answered:
     """Ask a memory, and let a language model answer from the best episodes, or say that it is not in the memory.
 
-    With `follow` the attention that the answer pays to the episodes is divided as the memory's weights are, so that
-    what is pinned, boosted or muted moves the answer. Raises InputError as `Memory.ask` does, ModelError and
-    FetchError for a model that cannot be used.
+    The attention that the answer pays to the episodes is divided as the memory's weights are, so that what is pinned,
+    boosted or muted moves the answer; without `follow` the model divides it by itself. Raises InputError as
+    `Memory.ask` does, ModelError and FetchError for a model that cannot be used.
     """
     return answer_from(
         memory, memory.ask(question, top=top, where=where), model=model, follow=follow, least=least, progress=progress
@@ -134,7 +134,7 @@ def answer_from(
     asked: Asked,
     *,
     model: str | Loaded = MODEL,
-    follow: bool = False,
+    follow: bool = True,
     least: float = LEAST,
     progress: Progress | None = None,
 ) -> Answered:
