@@ -15,11 +15,14 @@ EXAMPLES = """Examples:
 `recuerdo predict babi-reader --story story.txt -q "Where is Mary?" --out look.html`
 
 `recuerdo predict babi-reader --story story.txt -q "Where is Mary?" --mute "Mary went to the office."`
+
+`recuerdo predict runs/multi30k-en-fr "two young men are outside ." --out alignment.html`
 """
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or a model that comes with recuerdo.")],
+    text: Annotated[str | None, typer.Argument(help="A text to translate.")] = None,
     story: Annotated[Path | None, typer.Option("--story", "-f", help="A file with one sentence on each line.")] = None,
     question: Annotated[str | None, typer.Option("--question", "-q", help="The question.")] = None,
     boost: Annotated[list[str] | None, typer.Option("--boost", help="Look at this sentence more (repeatable).")] = None,
@@ -27,7 +30,7 @@ def predict(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a .html or .json file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and the looks as JSON.")] = False,
 ) -> None:
-    """Ask a trained model a question about a story, and see what it looked at."""
+    """Ask a trained model: a question about a story, or for a translation. See what it looked at."""
     if out is not None and out.suffix not in (".html", ".json"):
         raise InputError(f"{out.name} is neither .html nor .json: these can be written")
     words: dict[str, Any] = {}
@@ -36,6 +39,7 @@ def predict(
             words["story"] = story.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the story {story} cannot be read ({error}): give a text file in UTF-8") from None
+    words |= {} if text is None else {"text": text}
     words |= {} if question is None else {"question": question}
     words |= {"boost": tuple(boost)} if boost else {}
     words |= {"mute": tuple(mute)} if mute else {}
@@ -43,6 +47,6 @@ def predict(
 
     answer = ask(run, **words)
     if out is not None:
-        text = json.dumps(answer.as_json(), ensure_ascii=False) if out.suffix == ".json" else answer.html()
-        out.write_text(text, encoding="utf-8")
+        page = json.dumps(answer.as_json(), ensure_ascii=False) if out.suffix == ".json" else answer.html()
+        out.write_text(page, encoding="utf-8")
     print(json.dumps(answer.as_json(), ensure_ascii=False) if as_json else answer.text())

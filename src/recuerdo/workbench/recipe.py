@@ -35,6 +35,7 @@ TASKS = {
     "answer": "recuerdo.tasks.answer:Answer",
     "find": "recuerdo.tasks.find:Find",
     "recall": "recuerdo.tasks.recall:Recall",
+    "translate": "recuerdo.tasks.translate:Translate",
 }
 SECTIONS = ("name", "about", "task", "data", "model", "train", "result")
 PACE = {f.name: f.type for f in fields(Pace)}

@@ -1,0 +1,139 @@
+"""Parallel text: pairs of lines that say the same in two languages, and batches of them with subwords.
+
+Where they are from: Multi30k (Elliott et al. 2016) and Tatoeba in the data folder, or files of one's own, two with a
+line for a line, or one table of columns.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recuerdo.data.subwords import BEGIN, PAD
+from recuerdo.errors import InputError
+
+NOISE = 4.0  # pieces by which lengths are blurred, so that a batch is not always of the same pairs
+
+Pair = tuple[str, str]
+Pieces = tuple[list[int], list[int]]
+
+
+def lines(path: str | Path) -> list[str]:
+    """The lines of a text file, or of one in .gz. Raises InputError for one that cannot be read as UTF-8."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = raw[: error.start].count(b"\n") + 1
+        raise InputError(f"{path} is not UTF-8 in line {number}: save it as UTF-8 (iconv -t utf-8)") from None
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+
+
+def aligned(source: str | Path, target: str | Path) -> list[Pair]:
+    """The pairs of two files, line by line; those with an empty side are left out. Raises InputError for two files that
+    are not of the same length, for what `lines` does not read, and for no pair at all."""
+    first, second = lines(source), lines(target)
+    if len(first) != len(second):
+        raise InputError(
+            f"{source} has {len(first)} lines and {target} has {len(second)}: line by line they must say the same"
+        )
+    return _there(zip(first, second, strict=True), f"{source} and {target}")
+
+
+def table(path: str | Path, source: int, target: int) -> list[Pair]:
+    """The pairs in two columns of a file whose columns are parted by tabs, counted from 0. Raises InputError."""
+    told = []
+    for number, line in enumerate(lines(path), 1):
+        cells = line.split("\t")
+        if line and len(cells) <= max(source, target):
+            raise InputError(f"line {number} of {path} has {len(cells)} columns, not {max(source, target) + 1}")
+        if line:
+            told.append((cells[source], cells[target]))
+    return _there(told, str(path))
+
+
+def _there(pairs, where: str) -> list[Pair]:
+    told = [(a.strip(), b.strip()) for a, b in pairs]
+    told = [(a, b) for a, b in told if a and b]
+    if not told:
+        raise InputError(f"there is no pair of lines in {where}")
+    return told
+
+
+@dataclass(frozen=True, eq=False)
+class Bilingual:
+    """A batch of pairs as pieces: source [b, s] and target [b, t] int64, each with the end, padded with 0."""
+
+    source: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        """The pieces of the target: the loss is the mean over these."""
+        return int((self.target != PAD).sum())
+
+    @property
+    def told(self) -> Tensor:
+        """What stands before each piece of the target, [b, t]: begin, then all but the last."""
+        before = torch.cat([torch.full_like(self.target[:, :1], BEGIN), self.target[:, :-1]], 1)
+        return before.masked_fill(self.target == PAD, PAD)
+
+    def split(self, n: int) -> list["Bilingual"]:
+        """The batch as at most n batches, without padding that all of their pairs have."""
+        parts = zip(self.source.chunk(n), self.target.chunk(n), strict=True)
+        return [Bilingual(*(side[:, : int((side != PAD).sum(1).max())] for side in part)) for part in parts]
+
+    def to(self, device: torch.device) -> "Bilingual":
+        """The batch on another device."""
+        return Bilingual(self.source.to(device), self.target.to(device))
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Pieces of some lines -> [b, t] int64, padded with 0."""
+    width = max((len(row) for row in rows), default=0)
+    return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows], dtype=torch.long).view(len(rows), width)
+
+
+def batch(pairs: Sequence[Pieces]) -> Bilingual:
+    """Pairs of pieces as a batch."""
+    return Bilingual(padded([a for a, _ in pairs]), padded([b for _, b in pairs]))
+
+
+def buckets(pairs: Sequence[Pieces], pieces: int, draw: np.random.Generator) -> list[list[int]]:
+    """One round over all pairs: numbers of pairs of similar length, batch by batch, in random order.
+
+    A batch has at most so many `pieces` on each side, padding counted, but at least one pair.
+    """
+    sizes = np.array([(len(a), len(b)) for a, b in pairs], dtype=float).reshape(-1, 2)
+    order = np.argsort(sizes.sum(1) + NOISE * draw.random(len(sizes)), kind="stable")
+    found, group, longest = [], list[int](), np.zeros(2)
+    for i in order.tolist():
+        size = np.maximum(longest, sizes[i])
+        if group and size.max() * (len(group) + 1) > pieces:
+            found.append(group)
+            group, size = [], sizes[i]
+        group.append(i)
+        longest = size
+    if group:
+        found.append(group)
+    return [found[i] for i in draw.permutation(len(found))]
+
+
+def rounds(pairs: Sequence[Pieces], pieces: int, *, seed: int, start: int = 0) -> Iterator[Bilingual]:
+    """Batches without end from number `start` on; a batch depends on the seed and its number alone."""
+    number, round_ = 0, 0
+    while True:
+        groups = buckets(pairs, pieces, np.random.default_rng((seed, round_)))
+        for group in groups[max(0, start - number) :]:
+            yield batch([pairs[i] for i in group])
+        number, round_ = number + len(groups), round_ + 1
+        start = max(start, number)

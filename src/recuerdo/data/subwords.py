@@ -1,0 +1,84 @@
+"""Subwords: the pieces that a model of text reads and writes, learned by byte-pair encoding (Sennrich et al. 2016).
+
+They are made of bytes, so no text is unknown, and what is encoded is decoded to the same text, but for the Unicode form
+(NFC) and white space, of which one blank stays between words.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+from recuerdo.errors import InputError
+
+PAD, BEGIN, END = 0, 1, 2
+SPECIAL = ("<pad>", "<s>", "</s>")
+BYTES = 256
+LEAST = len(SPECIAL) + BYTES
+
+
+class Subwords:
+    """The pieces of a text; `told` is all there is to them, as the JSON of Hugging Face's `tokenizers`.
+
+    The pieces 0, 1 and 2 are padding, begin and end; no text has them in it, whatever it says.
+    """
+
+    def __init__(self, told: str):
+        """Raises InputError for what is no such JSON."""
+        self.told = told
+        try:
+            there = json.loads(told)["model"]["vocab"]
+            fits = [there[name] for name in SPECIAL] == [PAD, BEGIN, END]
+        except (ValueError, KeyError, TypeError):
+            fits = False
+        if not fits:
+            raise InputError("these are no subwords: pass what `Subwords.told` of others holds")
+
+    @classmethod
+    def learn(cls, lines: Iterable[str], size: int) -> "Subwords":
+        """So many pieces, of what is frequent in these lines. Raises InputError for fewer pieces than bytes."""
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+        if size < LEAST:
+            raise InputError(f"subwords are {LEAST} pieces or more (the bytes, and three marks), not {size}")
+        made = Tokenizer(models.BPE())
+        made.normalizer = normalizers.NFC()
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        made.decoder = decoders.ByteLevel()
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+        )
+        made.train_from_iterator((" ".join(line.split()) for line in lines), trainer)
+        # As marks they would be found in texts, too: as plain pieces nothing leads to them.
+        plain = json.loads(made.to_str())
+        plain["added_tokens"] = []
+        return cls(json.dumps(plain, ensure_ascii=False, sort_keys=True))
+
+    def __len__(self) -> int:
+        return self._pieces.get_vocab_size()
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The pieces of each line, and the end."""
+        cut = self._pieces.encode_batch([" ".join(line.split()) for line in lines], add_special_tokens=False)
+        return [[*one.ids, END] for one in cut]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of pieces, as far as the end. Bytes that make no letter become �."""
+        ids = list(ids)
+        ids = ids[: ids.index(END)] if END in ids else ids
+        return self._pieces.decode([i for i in ids if i > END], skip_special_tokens=False).strip()
+
+    def words(self, line: str) -> tuple[list[str], list[int]]:
+        """The words of a line, as blanks part them, and to which each piece of `encode` belongs, -1 for the end."""
+        words = line.split()
+        # A blank belongs to the word behind it, as in the pieces.
+        of = [number for number, word in enumerate(words) for _ in range(len(word) + (number > 0))]
+        cut = self._pieces.encode(" ".join(words), add_special_tokens=False)
+        return words, [*(of[end - 1] for _, end in cut.offsets), -1]
+
+    @cached_property
+    def _pieces(self) -> Any:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(self.told)

@@ -1,0 +1,157 @@
+"""The Transformer, encoder and decoder (Vaswani et al. 2017), for pairs of texts.
+
+Layers are normed at their entrance (pre-norm: Xiong et al. 2020), and one table of vectors is what both sides read and
+what the decoder says (Press & Wolf 2017):
+
+    x = x + own(norm(x))        a piece reads the pieces of its own side, in the decoder those before it
+    x = x + cross(norm(x))      in the decoder: and the source
+    x = x + think(norm(x))
+
+Watched, its reads are `encoder.i.own`, `decoder.i.own` and `decoder.i.cross`, over pieces: of all rows at once in
+training, of one row for each step when it speaks.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recuerdo.errors import InputError
+from recuerdo.nn.attention import KeyValue, MultiHead
+from recuerdo.nn.dropout import Dropout
+from recuerdo.nn.places import sinusoids
+from recuerdo.read import allow, causal
+from recuerdo.read.mask import Mask
+
+PAD = 0
+
+
+@dataclass
+class Told:
+    """A decoder in the middle of some sentences: what it reads of the source and of itself, layer by layer."""
+
+    source: list[KeyValue]
+    own: list[KeyValue]
+    there: Tensor  # [b, s] bool: which pieces of the source are no padding
+    length: int = 0
+
+    def take(self, rows: Tensor) -> "Told":
+        """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
+        source, own = ([one.take(rows) for one in some] for some in (self.source, self.own))
+        return Told(source, own, self.there[rows], self.length)
+
+
+class Layer(nn.Module):
+    """One layer; with `cross` it is a decoder's."""
+
+    def __init__(self, width: int, heads: int, inner: int, dropout: float, *, cross: bool):
+        super().__init__()
+        self.norm_own, self.own = nn.LayerNorm(width), MultiHead(width, heads)
+        if cross:
+            self.norm_cross, self.cross = nn.LayerNorm(width), MultiHead(width, heads)
+        self.norm_think = nn.LayerNorm(width)
+        self.think = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), Dropout(dropout), nn.Linear(inner, width))
+        self.drop = Dropout(dropout)
+
+    def read_own(self, x: Tensor, mask: Mask | None, before: KeyValue | None = None) -> tuple[Tensor, KeyValue]:
+        """Rows [b, q, width] read themselves, and what stands before them: the rows, and all that there is to read."""
+        y = self.norm_own(x)
+        there = self.own.keys(y) if before is None else before.and_then(self.own.keys(y))
+        return x + self.drop(self.own(y, there, mask)), there
+
+    def read_source(self, x: Tensor, source: KeyValue, mask: Mask) -> Tensor:
+        """Rows [b, q, width] read the source."""
+        return x + self.drop(self.cross(self.norm_cross(x), source, mask))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each row thinks by itself, [b, q, width]."""
+        return x + self.drop(self.think(self.norm_think(x)))
+
+
+class Transformer(nn.Module):
+    """Pieces of a source [b, s] and what was told [b, t] -> what comes next; 0 is padding.
+
+    `width` is that of all vectors, `inner` that of the layers' second part. Raises InputError for heads that do not
+    divide the width, and for no layers.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        *,
+        width: int = 128,
+        heads: int = 4,
+        inner: int = 256,
+        layers: int = 4,
+        dropout: float = 0.3,
+    ):
+        super().__init__()
+        if layers < 1:
+            raise InputError(f"a Transformer has 1 layer or more, not {layers}")
+        self.width = width
+        self.piece = nn.Embedding(vocabulary_size, width, padding_idx=PAD)
+        self.encoder = nn.ModuleList(Layer(width, heads, inner, dropout, cross=False) for _ in range(layers))
+        self.decoder = nn.ModuleList(Layer(width, heads, inner, dropout, cross=True) for _ in range(layers))
+        self.norm_source, self.norm_told = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.drop = Dropout(dropout)
+        nn.init.normal_(self.piece.weight, 0, width**-0.5)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, source: Tensor, told: Tensor) -> Tensor:
+        """Source [b, s], told [b, t] -> logits of the piece after each that is no padding, [n, v], row after row."""
+        return self.say(self.hear(source, told))
+
+    def hear(self, source: Tensor, told: Tensor) -> Tensor:
+        """The states of which `say` makes logits, [n, width]."""
+        said = self.begin(source)
+        x, mask = self._placed(told), _readable(said.there)
+        for layer, there in zip(_layers(self.decoder), said.source, strict=True):
+            x, _ = layer.read_own(x, causal)
+            x = layer(layer.read_source(x, there, mask))
+        return self.norm_told(x[told != PAD])
+
+    @property
+    def table(self) -> Tensor:
+        """The vectors of all pieces, [v, width], of which states make logits."""
+        return self.piece.weight
+
+    def say(self, states: Tensor) -> Tensor:
+        """States [n, width] -> logits [n, v]."""
+        return functional.linear(states, self.table)
+
+    def begin(self, source: Tensor) -> Told:
+        """Sources [b, s] of which nothing is said yet."""
+        there = source != PAD
+        x, mask = self._placed(source), _readable(there)
+        for layer in _layers(self.encoder):
+            x, _ = layer.read_own(x, mask)
+            x = layer(x)
+        x = self.norm_source(x)
+        return Told([layer.cross.keys(x) for layer in _layers(self.decoder)], [], there)
+
+    def step(self, pieces: Tensor, said: Told) -> Tensor:
+        """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""
+        x, mask = self._placed(pieces[:, None], said.length), _readable(said.there)
+        own = []
+        for i, (layer, there) in enumerate(zip(_layers(self.decoder), said.source, strict=True)):
+            x, before = layer.read_own(x, None, said.own[i] if said.own else None)
+            own.append(before)
+            x = layer(layer.read_source(x, there, mask))
+        said.own, said.length = own, said.length + 1
+        return self.say(self.norm_told(x[:, 0]))
+
+    def _placed(self, pieces: Tensor, first: int = 0) -> Tensor:
+        x = self.piece(pieces) * math.sqrt(self.width)
+        return self.drop(x + sinusoids(first, pieces.shape[1], self.width, x))
+
+
+def _layers(side: nn.ModuleList) -> list[Layer]:
+    return [layer for layer in side if isinstance(layer, Layer)]
+
+
+def _readable(there: Tensor) -> Mask:
+    return allow(there[:, None, None])

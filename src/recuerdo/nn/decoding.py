@@ -1,0 +1,156 @@
+"""How a decoder says something: the likeliest piece after piece (greedy), or several ways at once (beam).
+
+What is common: keys are kept, so that a step costs one position; sentences that have ended leave the batch; nothing is
+said of padding. A sentence is said the same alone and among others, up to the rounding of sums.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from recuerdo.errors import InputError
+
+ENOUGH = 4  # ended sentences leave the batch when they are one in so many
+
+
+class Said(Protocol):
+    """A decoder in the middle of some sentences."""
+
+    def take(self, rows: Tensor) -> Self:
+        """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
+        ...
+
+
+class Speaker(Protocol):
+    """A model that says something about a source, piece by piece."""
+
+    def begin(self, source: Tensor) -> Said:
+        """Sources [b, s] of which nothing is said yet."""
+        ...
+
+    def step(self, pieces: Tensor, said: Said) -> Tensor:
+        """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The pieces that are no text: padding, begin and end."""
+
+    pad: int = 0
+    begin: int = 1
+    end: int = 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something that was said: its pieces without the end, the mean log-probability that ranks it, and whether it ended
+    by itself or was cut off."""
+
+    pieces: list[int]
+    score: float
+    ended: bool
+
+
+@torch.no_grad()
+def greedy(speaker: Speaker, source: Tensor, *, longest: int, marks: Marks = Marks()) -> list[Line]:
+    """The likeliest next piece again and again, `longest` at most: a Line for each source [b, s]."""
+    b = len(source)
+    said, rows = speaker.begin(source), torch.arange(b, device=source.device)
+    last = torch.full((b,), marks.begin, device=source.device)
+    pieces, total = last.new_zeros(b, 0), torch.zeros(b, device=source.device)
+    out: list[Line | None] = [None] * b
+    going = torch.ones_like(last, dtype=torch.bool)
+    while len(rows):
+        logs = _text_only(speaker.step(last, said), marks)
+        best, last = logs.max(-1)
+        total = total + best.float()
+        pieces = torch.cat([pieces, last[:, None]], 1)
+        now = going & ((last == marks.end) | (pieces.shape[1] >= longest))
+        for i in now.nonzero()[:, 0].tolist():
+            out[int(rows[i])] = _line(pieces[i].tolist(), float(total[i]), 1.0, marks)
+        going = going & ~now
+        if not going.any():
+            break
+        if ENOUGH * int(going.sum()) <= (ENOUGH - 1) * len(going):
+            left = going.nonzero()[:, 0]
+            said, rows, last, pieces, total, going = (
+                said.take(left),
+                *(x[left] for x in (rows, last, pieces, total, going)),
+            )
+    return [line for line in out if line is not None]
+
+
+@torch.no_grad()
+def beam(
+    speaker: Speaker,
+    source: Tensor,
+    *,
+    longest: int,
+    width: int = 5,
+    alpha: float = 1.0,
+    marks: Marks = Marks(),
+) -> list[list[Line]]:
+    """Beam search: for each source [b, s] the `width` best lines that were found, best first.
+
+    A line's score is its log-probability divided by its length (with the end) to the power of `alpha`. At each step the
+    `width` best goings-on of a sentence are kept; those of them that end are put aside, and a sentence is through when
+    so many are there. Raises InputError for a width below 1.
+    """
+    if width < 1:
+        raise InputError(f"a beam is 1 wide or more, not {width}")
+    b, device = len(source), source.device
+    if not b:
+        return []
+    said = speaker.begin(source).take(torch.arange(b, device=device).repeat_interleave(width))
+    rows = torch.arange(b, device=device)
+    last = torch.full((b * width,), marks.begin, device=device)
+    pieces = last.new_zeros(b * width, 0)
+    total = torch.full((b, width), -torch.inf, device=device)
+    total[:, 0] = 0.0  # at first all ways are the same way
+    out: list[list[Line]] = [[] for _ in range(b)]
+    for length in range(1, longest + 1):
+        logs = _text_only(speaker.step(last, said), marks).float()
+        v = logs.shape[-1]
+        scores, found = (total[:, :, None] + logs.view(-1, width, v)).flatten(1).topk(min(2 * width, width * v))
+        way, piece = found // v, found % v
+        ends = piece == marks.end
+        rank = torch.arange(found.shape[1], device=device)
+        for i, j in (ends & (rank < width) & scores.isfinite()).nonzero().tolist():
+            before = pieces[i * width + int(way[i, j])].tolist()
+            out[int(rows[i])].append(_line([*before, marks.end], float(scores[i, j]), alpha, marks))
+        # What goes on: the best `width` that do not end.
+        order = (ends.long() * found.shape[1] + rank).topk(width, largest=False).indices
+        total, piece, way = (x.gather(1, order) for x in (scores, piece, way))
+        from_ = (torch.arange(len(rows), device=device)[:, None] * width + way).flatten()
+        pieces = torch.cat([pieces[from_], piece.view(-1, 1)], 1)
+        left = torch.tensor([len(out[i]) < width for i in rows.tolist()], device=device)
+        if length == longest:
+            for i in left.nonzero()[:, 0].tolist():
+                for j in range(width - len(out[int(rows[i])])):
+                    if total[i, j].isfinite():
+                        out[int(rows[i])].append(
+                            _line(pieces[i * width + j].tolist(), float(total[i, j]), alpha, marks)
+                        )
+            break
+        if not left.any():
+            break
+        keep = left.repeat_interleave(width)
+        said, last = said.take(from_[keep]), piece.flatten()[keep]
+        rows, total, pieces = rows[left], total[left], pieces[keep]
+    return [sorted(lines, key=lambda one: -one.score)[:width] for lines in out]
+
+
+def _text_only(logits: Tensor, marks: Marks) -> Tensor:
+    """Log-probabilities over text and the end: padding and begin are never said."""
+    logits = logits.float()
+    logits[:, [marks.pad, marks.begin]] = -torch.inf
+    return logits.log_softmax(-1)
+
+
+def _line(pieces: Sequence[int], total: float, alpha: float, marks: Marks) -> Line:
+    ended = pieces[-1] == marks.end
+    return Line(list(pieces[:-1] if ended else pieces), total / len(pieces) ** alpha, ended)

@@ -1,0 +1,56 @@
+"""The loss of what a model says over a table of pieces, without the table of all logits.
+
+`n` states and `v` pieces make n x v logits, which are by far the largest tensor of a small model. They are made, judged
+and left a few rows at a time, and their gradient with them, while they are in the processor's cache.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ROWS = 128  # at once
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, table: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
+        n, v = len(states), len(table)
+        learns = any(ctx.needs_input_grad[:2])
+        total = states.new_zeros((), dtype=torch.float64)
+        to_states, to_table = (torch.zeros_like(x) if learns else None for x in (states, table))
+        kind = states.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+        short = table.to(precision)
+        for first in range(0, n, ROWS):
+            some, right = states[first : first + ROWS].to(precision), wanted[first : first + ROWS, None]
+            logits = some @ short.T
+            logs = logits.to(table.dtype).log_softmax(-1)
+            total -= (1 - smoothing) * logs.gather(1, right).sum(dtype=torch.float64)
+            total -= smoothing * logs.mean(-1).sum(dtype=torch.float64)
+            if to_states is None or to_table is None:
+                continue
+            slope = logs.exp_().sub_(smoothing / v).div_(n)
+            slope.scatter_add_(1, right, torch.full_like(right, -(1 - smoothing) / n, dtype=slope.dtype))
+            slope = slope.to(precision)
+            to_states[first : first + ROWS] = slope @ short
+            to_table += slope.T @ some
+        ctx.save_for_backward(to_states, to_table)
+        return (total / n).to(table.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        to_states, to_table = ctx.saved_tensors
+        (grad,) = grads
+        return grad * to_states, grad * to_table, None, None
+
+
+def loss_of_saying(states: Tensor, table: Tensor, wanted: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of `wanted` [n] under the logits `states @ table.T`, the mean over n; states [n, w], table [v, w].
+
+    With `smoothing` s the wanted piece counts 1 - s and all of them s / v (Szegedy et al. 2016), as in
+    `torch.nn.functional.cross_entropy`, to whose values and gradients this one is equal; it has no second derivative.
+    """
+    return _Loss.apply(states, table, wanted, smoothing)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,241 @@
+"""Translate: pairs of lines, a model that reads one and says the other, judged by BLEU and chrF."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recuerdo.data.parallel import PAD, Bilingual, Pair, aligned, batch, padded, rounds, table
+from recuerdo.data.subwords import Subwords
+from recuerdo.errors import InputError
+from recuerdo.metrics import bleu, chrf
+from recuerdo.models.transformer import Transformer
+from recuerdo.nn.decoding import Line, beam, greedy
+from recuerdo.nn.saying import loss_of_saying
+from recuerdo.read import watch
+from recuerdo.tasks.translated import Translated
+
+MODELS = {"transformer": Transformer}
+SOURCES = ("multi30k", "files")
+FORMS = {"tokenised": ".lc.norm.tok", "raw": ""}
+SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
+AT_ONCE = 6000  # pieces of a batch that is translated
+Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and has `hear` and `table` as a Transformer has
+ROOM = 10  # a translation has at most twice as many pieces as the source, and so many more
+
+
+@dataclass(frozen=True)
+class Translate:
+    """The pairs, and how they come.
+
+    `data`: "multi30k", or "files" of one's own: then `train`, `valid` and `test` are each (source, target), two files
+    whose lines say the same, or one file with a tab between source and target. `source` and `target` are languages as
+    Multi30k names them (en, de, fr). `form`: "tokenised" is the lower-cased, normalised, tokenised text that papers
+    score, "raw" the text as it is. `folder`: where the files are; "" = multi30k/ in RECUERDO_DATA, or here.
+
+    `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
+    either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels; `beam`
+    and `alpha` as in `recuerdo.nn.decoding.beam`, for the test. `subwords`: those to use instead of learned ones.
+
+    Raises InputError for what cannot be.
+    """
+
+    data: str = "multi30k"
+    source: str = "en"
+    target: str = "fr"
+    form: str = "tokenised"
+    train: tuple[str, ...] = ()
+    valid: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    folder: str = ""
+    pieces: int = 4000
+    tokens: int = 3000
+    longest: int = 100
+    smoothing: float = 0.1
+    beam: int = 5
+    alpha: float = 1.0
+    subwords: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if self.data not in SOURCES:
+            raise InputError(f"there is no source of pairs {self.data!r}: choose {' or '.join(SOURCES)}")
+        if self.form not in FORMS:
+            raise InputError(f"there is no form {self.form!r} of the text: choose {' or '.join(FORMS)}")
+        if min(self.tokens, self.longest, self.beam) < 1 or not 0 <= self.smoothing < 1:
+            raise InputError("tokens, longest and beam are 1 or more, and smoothing is from 0 to below 1")
+        if self.data == "files" and not (self.subwords or (self.train and self.valid)):
+            raise InputError('files of your own are named: train = ["a.en", "a.fr"], valid = […], and test = […]')
+
+    def model(self, name: str, **arguments) -> nn.Module:
+        """The model of a name, as large as the subwords ask. Raises InputError for a name that is not in MODELS."""
+        if name not in MODELS:
+            raise InputError(f"there is no model {name!r} for translating: choose {', '.join(MODELS)}")
+        return MODELS[name](len(self._cut), **arguments)
+
+    def carries(self) -> dict[str, str]:
+        """The subwords: with them a trained model translates where the pairs are not."""
+        return {"subwords": self._cut.told}
+
+    def batches(self, *, seed: int, start: int = 0) -> Iterator[Bilingual]:
+        """Batches without end, in another order each time round; a batch depends on seed and number alone."""
+        pairs = [pair for pair in self._pieces("train") if max(map(len, pair)) <= self.longest]
+        if not pairs:
+            raise InputError(f"no pair has {self.longest} pieces or fewer on both sides: raise longest")
+        return rounds(pairs, self.tokens, seed=seed, start=start)
+
+    def loss(self, model: Model, batch: Bilingual) -> dict[str, Tensor]:
+        """Cross-entropy of each piece of the target given those before it, the mean over them."""
+        return {"piece": self._loss(model, batch, self.smoothing)}
+
+    @torch.no_grad()
+    def check(self, model: Model, split: str) -> dict[str, float]:
+        """`error` = 100 - BLEU; BLEU; chrF; the cross-entropy of a piece.
+
+        In validation the likeliest piece is said again and again, in the test the beam says it.
+        """
+        if split not in ("valid", "test"):
+            raise InputError(f"there is no split {split!r} of the pairs: choose valid or test")
+        pairs, wide = self._pairs(split), self.beam if split == "test" else 1
+        said = self.say(model, [a for a, _ in pairs], wide=wide)
+        right = [b for _, b in pairs]
+        found = bleu(said, right, tokenised=self._tokenised)
+        return {
+            "error": 100 - found.score,
+            "BLEU": found.score,
+            "chrF": chrf(said, right).score,
+            "loss": self._mean_loss(model, split),
+        }
+
+    @torch.no_grad()
+    def say(self, model: Model, texts: Sequence[str], *, wide: int = 1) -> list[str]:
+        """Translations, in the order of the texts; an empty text has an empty one."""
+        out = [""] * len(texts)
+        for rows, lines in self._said(model, self._cut.encode(texts), wide):
+            for row, line in zip(rows, lines, strict=True):
+                out[row] = self._cut.decode(line[0].pieces) if texts[row].strip() else ""
+        return out
+
+    @torch.no_grad()
+    def predict(self, model: Model, text: str) -> Translated:
+        """The translation of a line, and what each of its words read of the source.
+
+        Raises InputError for a text that says nothing, and for one that is far longer than what was learned from.
+        """
+        words, of = self._cut.words(text)
+        ids = self._cut.encode([text])[0]
+        if not words:
+            raise InputError("there is nothing to translate: give a text with a word in it")
+        if len(ids) > 2 * self.longest:
+            raise InputError(
+                f"the text has {len(ids)} pieces, and this model learned from up to {self.longest}: "
+                "give it in sentences"
+            )
+        ((_, lines),) = self._said(model, [ids], self.beam)
+        said = self._cut.decode(lines[0][0].pieces)
+        other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
+        target_words, target_of = self._cut.words(said)
+        target = self._cut.encode([said])[0]
+        rows = self.alignment(model, batch([(ids, target)]))[0]
+        weights = _by_words(_by_words(rows, target_of, len(target_words)).T, of, len(words)).T
+        return Translated(tuple(words), tuple(target_words), tuple(map(tuple, weights.tolist())), tuple(other))
+
+    @torch.no_grad()
+    def alignment(self, model: Model, pairs: Bilingual) -> Tensor:
+        """What each piece of the target reads of the source, [b, t, s], of given translations.
+
+        The last but one layer that reads the source, the mean over its heads (Garg et al. 2019), in the row that
+        *hears* the piece: the row that says it has often looked already at what comes next (Chen et al. 2020).
+        """
+        with watch(model) as seen:
+            model.hear(pairs.source, torch.cat([pairs.told, pairs.target[:, -1:]], 1))
+        cross = [reading for place, reading in seen.items() if str(place).split("@")[0].endswith("cross")]
+        reading = cross[max(0, len(cross) - 2)]
+        return reading.weights[:, :].mean(1)[:, 1:]
+
+    # ------------------------------------------------------------------------------------------------ what is behind it
+
+    def _said(self, model: Model, ids: list[list[int]], wide: int) -> Iterator[tuple[list[int], list[list[Line]]]]:
+        """Rows of `ids` and what is said of each, batches of similar length one after the other."""
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        device = next(model.parameters()).device
+        while order:
+            many = max(1, AT_ONCE // (wide * len(ids[order[-1]])))
+            rows, order = order[-many:], order[:-many]
+            source = padded([ids[i] for i in rows]).to(device)
+            longest = 2 * source.shape[1] + ROOM
+            if wide == 1:
+                yield rows, [[line] for line in greedy(model, source, longest=longest)]
+            else:
+                yield rows, beam(model, source, longest=longest, width=wide, alpha=self.alpha)
+
+    def _mean_loss(self, model: Model, split: str) -> float:
+        pairs, total, count = self._pieces(split), 0.0, 0
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
+        for first in range(0, len(order), 100):
+            some = batch([pairs[i] for i in order[first : first + 100]]).to(next(model.parameters()).device)
+            total += float(self._loss(model, some, 0.0)) * len(some)
+            count += len(some)
+        return total / count
+
+    def _loss(self, model: Model, pairs: Bilingual, smoothing: float) -> Tensor:
+        states = model.hear(pairs.source, pairs.told)
+        return loss_of_saying(states, model.table, pairs.target[pairs.target != PAD], smoothing=smoothing)
+
+    @property
+    def _tokenised(self) -> bool:
+        return self.data == "multi30k" and self.form == "tokenised"
+
+    @cached_property
+    def _cut(self) -> Subwords:
+        return Subwords(self.subwords) if self.subwords else _learned(self._files("train"), self.pieces)
+
+    def _pieces(self, split: str) -> list[tuple[list[int], list[int]]]:
+        return _encoded(self._files(split), self._cut.told)
+
+    def _pairs(self, split: str) -> list[Pair]:
+        return _read(self._files(split))
+
+    def _files(self, split: str) -> tuple[str, ...]:
+        if self.data == "files":
+            named = getattr(self, split)
+            if len(named) not in (1, 2):
+                raise InputError(
+                    f'{split} = {list(named)} names no pairs: write {split} = ["a.en", "a.fr"], or one table'
+                )
+            return tuple(str(Path(self.folder) / name) for name in named)
+        folder = self.folder or os.environ.get("RECUERDO_DATA", "")
+        if not folder:
+            raise InputError(
+                "Multi30k is needed and no folder of data is known: get task 1 of https://github.com/multi30k/dataset "
+                "and set RECUERDO_DATA to the folder that holds multi30k/"
+            )
+        here = Path(folder) if self.folder else Path(folder) / "multi30k"
+        stem = f"{SPLITS[split]}{FORMS[self.form]}"
+        return tuple(str(here / f"{stem}.{language}.gz") for language in (self.source, self.target))
+
+
+@lru_cache(16)
+def _read(files: tuple[str, ...]) -> list[Pair]:
+    return table(files[0], 0, 1) if len(files) == 1 else aligned(*files)
+
+
+@lru_cache(4)
+def _learned(files: tuple[str, ...], size: int) -> Subwords:
+    return Subwords.learn([side for pair in _read(files) for side in pair], size)
+
+
+@lru_cache(16)
+def _encoded(files: tuple[str, ...], told: str) -> list[tuple[list[int], list[int]]]:
+    cut, pairs = Subwords(told), _read(files)
+    return list(zip(cut.encode([a for a, _ in pairs]), cut.encode([b for _, b in pairs]), strict=True))
+
+
+def _by_words(rows: Tensor, of: Sequence[int], words: int) -> Tensor:
+    """Rows of pieces -> rows of words, [words, n]: the mean over the pieces of each."""
+    owner = torch.tensor(of)
+    return torch.stack([rows[owner == word].mean(0) for word in range(words)])

@@ -1,0 +1,72 @@
+"""Subwords: any text comes back, no text is unknown, and no text can say a mark."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recuerdo.data.subwords import BEGIN, END, LEAST, PAD, Subwords
+from recuerdo.errors import InputError
+
+TOWN = ["the library closes at six .", "the bakery opens at six .", "who has the key of the library ?"] * 5
+
+
+@pytest.fixture(scope="module")
+def cut():
+    return Subwords.learn(TOWN, LEAST + 60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(max_size=60))
+def test_any_text_comes_back(cut, text):
+    from unicodedata import normalize
+
+    (ids,) = cut.encode([text])
+    assert ids[-1] == END
+    assert not {PAD, BEGIN, END} & set(ids[:-1])
+    assert max(ids) < len(cut)
+    # Blanks of the line are one blank each, and the form of letters is NFC.
+    assert cut.decode(ids) == normalize("NFC", " ".join(text.split())).strip()
+
+
+@settings(max_examples=100, deadline=None)
+@given(words=st.lists(st.text(st.characters(blacklist_categories=("Z", "C")), min_size=1, max_size=6), max_size=6))
+def test_each_piece_belongs_to_the_word_that_it_is_of(cut, words):
+    line = " ".join(words)
+    told, of = cut.words(line)
+    assert told == line.split()
+    (ids,) = cut.encode([line])
+    assert len(of) == len(ids)
+    assert of[-1] == -1
+    assert of[:-1] == sorted(of[:-1])
+    assert set(of[:-1]) == set(range(len(told)))
+    for number, word in enumerate(told):
+        if word.isascii():
+            assert cut.decode([i for i, owner in zip(ids, of, strict=True) if owner == number]) == word
+
+
+def test_marks_are_no_text(cut):
+    (ids,) = cut.encode(["<s> </s> <pad>"])
+    assert not {PAD, BEGIN, END} & set(ids[:-1])
+    assert cut.decode(ids) == "<s> </s> <pad>"
+    assert cut.decode([BEGIN, PAD, *ids, 7, 8]) == "<s> </s> <pad>"
+
+
+def test_what_is_frequent_is_one_piece_and_the_same_lines_give_the_same(cut):
+    assert len(cut.encode(["the library"])[0]) == 3
+    again = Subwords.learn(TOWN, LEAST + 60)
+    assert again.told == cut.told
+    assert Subwords(cut.told).encode(TOWN) == cut.encode(TOWN)
+    assert len(cut) <= LEAST + 60
+
+
+@pytest.mark.parametrize("told", ["", "{}", "[]", json.dumps({"model": {"vocab": {"a": 0}}}), "no json"])
+def test_what_are_no_subwords(told):
+    with pytest.raises(InputError, match="these are no subwords"):
+        Subwords(told)
+
+
+def test_fewer_pieces_than_bytes():
+    with pytest.raises(InputError, match=f"subwords are {LEAST} pieces or more"):
+        Subwords.learn(TOWN, 100)

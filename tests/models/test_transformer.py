@@ -1,0 +1,116 @@
+"""The Transformer against torch's own layers; said piece by piece it is what it is all at once."""
+
+import pytest
+import torch
+from torch import nn
+
+from recuerdo.errors import InputError
+from recuerdo.models.transformer import Transformer
+from recuerdo.nn.places import sinusoids
+from recuerdo.read import watch
+
+SOURCE = torch.tensor([[5, 6, 7, 8, 2], [9, 5, 2, 0, 0]])
+TOLD = torch.tensor([[1, 10, 11, 12], [1, 13, 0, 0]])
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Transformer(20, width=16, heads=4, inner=24, layers=2, dropout=0.0).eval()
+
+
+def copied(layer, theirs):
+    """The parameters of one of our layers in torch's."""
+    looks = [(layer.own, theirs.self_attn)]
+    norms = [(layer.norm_own, theirs.norm1)]
+    if hasattr(layer, "cross"):
+        looks.append((layer.cross, theirs.multihead_attn))
+        norms += [(layer.norm_cross, theirs.norm2), (layer.norm_think, theirs.norm3)]
+    else:
+        norms.append((layer.norm_think, theirs.norm2))
+    pairs = norms + [(layer.think[0], theirs.linear1), (layer.think[3], theirs.linear2)]
+    with torch.no_grad():
+        for own, other in looks:
+            other.in_proj_weight.copy_(torch.cat([own.query.weight, own.pair.weight]))
+            other.in_proj_bias.copy_(torch.cat([own.query.bias, own.pair.bias]))
+            pairs.append((own.out, other.out_proj))
+        for own, other in pairs:
+            other.weight.copy_(own.weight)
+            other.bias.copy_(own.bias)
+    return theirs.eval()
+
+
+def test_the_same_as_the_layers_of_torch(model):
+    for part in (*model.encoder, *model.decoder):
+        for module in part.modules():
+            if isinstance(module, nn.LayerNorm):  # as they start, norms would all be alike
+                nn.init.normal_(module.weight)
+                nn.init.normal_(module.bias)
+    sizes = {"dim_feedforward": 24, "dropout": 0.0, "batch_first": True, "norm_first": True}
+    gone, future = SOURCE == 0, nn.Transformer.generate_square_subsequent_mask(4)
+    x = model.piece(SOURCE) * 4 + sinusoids(0, 5, 16, torch.empty(0))
+    for layer in model.encoder:
+        x = copied(layer, nn.TransformerEncoderLayer(16, 4, **sizes))(x, src_key_padding_mask=gone)
+    memory = model.norm_source(x)
+    y = model.piece(TOLD) * 4 + sinusoids(0, 4, 16, torch.empty(0))
+    for layer in model.decoder:
+        theirs = copied(layer, nn.TransformerDecoderLayer(16, 4, **sizes))
+        y = theirs(y, memory, tgt_mask=future, memory_key_padding_mask=gone)
+    right = model.norm_told(y) @ model.piece.weight.T
+    torch.testing.assert_close(model(SOURCE, TOLD), right[TOLD > 0], atol=1e-5, rtol=1e-5)
+
+
+def test_places_are_those_of_the_paper_at_any_distance():
+    table = sinusoids(0, 50, 6, torch.empty(0))
+    assert table[0].tolist() == [0, 1, 0, 1, 0, 1]
+    for i in range(3):
+        speed = 10000 ** (-2 * i / 6)
+        assert table[7, 2 * i] == pytest.approx(torch.tensor(7 * speed).sin().item(), abs=1e-6)
+        assert table[7, 2 * i + 1] == pytest.approx(torch.tensor(7 * speed).cos().item(), abs=1e-6)
+    torch.testing.assert_close(sinusoids(40, 3, 6, torch.empty(0)), table[40:43])
+    assert sinusoids(0, 2, 5, torch.empty(0)).shape == (2, 5)
+
+
+def test_said_piece_by_piece_it_is_the_same(model):
+    with torch.no_grad():
+        whole, said = model(SOURCE, TOLD), model.begin(SOURCE)
+        each = torch.stack([model.step(TOLD[:, i], said) for i in range(4)], 1)
+        torch.testing.assert_close(each[TOLD > 0], whole, atol=1e-5, rtol=1e-5)
+        # Rows that go on by themselves.
+        said = model.begin(SOURCE)
+        model.step(TOLD[:, 0], said)
+        other = said.take(torch.tensor([1, 0, 1]))
+        told = model.step(TOLD[[1, 0, 1], 1], other)
+        torch.testing.assert_close(told, each[[1, 0, 1], 1], atol=1e-5, rtol=1e-5)
+        assert (said.length, other.length) == (1, 2)
+
+
+def test_padding_and_what_comes_later_change_nothing(model):
+    with torch.no_grad():
+        whole = model(SOURCE, TOLD)
+        alone = model(SOURCE[1:, :3], TOLD[1:, :2])
+        torch.testing.assert_close(whole[4:], alone, atol=1e-5, rtol=1e-5)
+        later = TOLD.clone()
+        later[0, 3] = 15
+        changed = model(SOURCE, later)
+        torch.testing.assert_close(changed[:3], whole[:3])
+        assert not torch.allclose(changed[3], whole[3])
+
+
+def test_reads_are_watched(model):
+    with torch.no_grad(), watch(model) as seen:
+        model(SOURCE, TOLD)
+    assert [str(place) for place in seen] == [
+        "encoder.0.own", "encoder.1.own", "decoder.0.own", "decoder.0.cross", "decoder.1.own", "decoder.1.cross",
+    ]  # fmt: skip
+    own, cross = seen["decoder.0.own"].weights[:, :], seen["decoder.1.cross"].weights[:, :]
+    assert (own.triu(1) == 0).all()
+    assert (cross[1, :, :, 3:] == 0).all()
+    torch.testing.assert_close(cross.sum(-1), torch.ones(2, 4, 4))
+
+
+def test_sizes_that_cannot_be():
+    with pytest.raises(InputError, match="3 heads do not divide a width of 16"):
+        Transformer(20, width=16, heads=3)
+    with pytest.raises(InputError, match="1 layer or more, not 0"):
+        Transformer(20, layers=0)

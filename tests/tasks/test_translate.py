@@ -1,0 +1,171 @@
+"""Translating: a made-up language is learned in a minute's part, and every way in ends in a translation or one error."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from recuerdo.data.subwords import LEAST
+from recuerdo.errors import InputError
+from recuerdo.metrics import bleu, chrf
+from recuerdo.tasks.translate import Translate
+from recuerdo.train.fit import Step, fit
+from recuerdo.train.optimise import Pace
+
+WORDS = {"red": "rot", "blue": "blau", "house": "haus", "tree": "baum", "sees": "sieht", "old": "alt", "dog": "hund"}
+DATA = Path(os.environ.get("RECUERDO_DATA", Path(__file__).resolve().parents[3] / "shared/data")) / "multi30k"
+TEXT = "old dog sees red tree"
+SMALL = {"width": 32, "heads": 2, "inner": 64, "layers": 1, "dropout": 0.0}
+
+
+def written(folder, name, pairs):
+    for side, language in enumerate(("en", "de")):
+        (folder / f"{name}.{language}").write_text("".join(f"{pair[side]}\n" for pair in pairs), encoding="utf-8")
+    return f"{name}.en", f"{name}.de"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A language of other words."""
+    path, draw = tmp_path_factory.mktemp("made"), random.Random(0)
+    pairs = []
+    for _ in range(460):
+        words = draw.choices(list(WORDS), k=draw.randint(2, 6))
+        pairs.append((" ".join(words), " ".join(WORDS[word] for word in words)))
+    for name, some in (("train", pairs[:400]), ("valid", pairs[400:430]), ("test", pairs[430:])):
+        written(path, name, some)
+    return path
+
+
+@pytest.fixture(scope="module")
+def task(folder):
+    files = {name: (f"{name}.en", f"{name}.de") for name in ("train", "valid", "test")}
+    return Translate(data="files", folder=str(folder), pieces=LEAST + 40, tokens=400, beam=3, **files)
+
+
+@pytest.fixture(scope="module")
+def learned(task):
+    torch.manual_seed(0)
+    model = task.model("transformer", **SMALL)
+    pace = Pace(steps=300, lr=4e-3, warmup=0.1, average=0.9)
+    events = fit(lambda b: task.loss(model, b), model.parameters(), ([b] for b in task.batches(seed=0)), pace)
+    losses = [event.loss for event in events if isinstance(event, Step)]
+    assert losses[-1] < 0.6 * losses[0]
+    return model.eval()
+
+
+def test_it_is_learned_said_and_judged(task, learned):
+    found = task.check(learned, "valid")
+    assert found["BLEU"] > 60
+    assert found["error"] == pytest.approx(100 - found["BLEU"])
+    assert next(iter(found)) == "error"
+    assert found["chrF"] > 60
+    assert task.check(learned, "test")["BLEU"] > 60
+    (said,) = task.say(learned, [TEXT])
+    assert said.split()[:2] == ["alt", "hund"]
+    assert task.say(learned, ["", TEXT, "  "]) == ["", said, ""]
+
+
+def test_what_each_word_read(task, learned):
+    told = task.predict(learned, "old dog  sees red tree")
+    (said,) = task.say(learned, [TEXT], wide=3)
+    assert told.source == tuple(TEXT.split())
+    assert told.words == tuple(said.split())
+    weights = torch.tensor(told.weights)
+    assert weights.shape == (len(told.words), 5)
+    assert (weights >= 0).all()
+    assert (weights.sum(1) <= 1 + 1e-5).all()
+    assert told.others[0][0] == said
+    assert len(told.others) == 3
+    data = told.as_json()
+    assert data["translation"] == said
+    assert len(data["weights"]) == len(told.words)
+    shown = told.text().splitlines()
+    assert shown[0] == said
+    assert shown[-1].split()[0] == told.words[-1]
+    page = told.html()
+    assert page.count("<tr>") == 1 + len(told.words)
+    assert "<script" not in page
+
+
+def test_any_text_is_translated_or_refused(task, learned):
+    for text in ("中文 😀", "a" * 150, "<s> </s>", "\x00 ?", "ﷺ " * 20, "old <b>dog</b>"):
+        told = task.predict(learned, text)
+        assert "<b>" not in told.html()
+        assert torch.tensor(told.weights).isfinite().all()
+    with pytest.raises(InputError, match="there is nothing to translate"):
+        task.predict(learned, " \n ")
+    with pytest.raises(InputError, match="pieces, and this model learned from up to 100: give it in sentences"):
+        task.predict(learned, "dog " * 100_000)
+
+
+def test_a_model_carries_its_subwords(task, learned):
+    away = Translate(data="files", folder="/nowhere", beam=3, **task.carries())
+    model = away.model("transformer", **SMALL)
+    model.load_state_dict(learned.state_dict())
+    assert away.predict(model.eval(), TEXT) == task.predict(learned, TEXT)
+
+
+def test_long_pairs_are_left_out_of_training_only(task, folder):
+    short = Translate(
+        data="files", folder=str(folder), pieces=LEAST + 40, longest=4, train=task.train, valid=task.valid
+    )
+    assert max(int((b.target > 0).sum(1).max()) for b, _ in zip(short.batches(seed=0), range(9), strict=False)) <= 4
+    with pytest.raises(InputError, match="no pair has 1 pieces or fewer on both sides: raise longest"):
+        next(Translate(data="files", folder=str(folder), longest=1, train=task.train, valid=task.valid).batches(seed=0))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"data": "wmt"}, "there is no source of pairs 'wmt': choose multi30k or files"),
+        ({"form": "lower"}, "there is no form 'lower' of the text: choose tokenised or raw"),
+        ({"beam": 0}, "tokens, longest and beam are 1 or more"),
+        ({"smoothing": 1.0}, "smoothing is from 0 to below 1"),
+        ({"data": "files"}, "files of your own are named"),
+    ],
+)
+def test_what_cannot_be(more, words):
+    with pytest.raises(InputError, match=words):
+        Translate(**more)
+
+
+def test_other_errors(task, monkeypatch):
+    monkeypatch.delenv("RECUERDO_DATA", raising=False)
+    with pytest.raises(InputError, match="set RECUERDO_DATA to the folder that holds multi30k/"):
+        Translate().carries()
+    with pytest.raises(InputError, match="there is no model 'gpt' for translating: choose transformer"):
+        task.model("gpt")
+    with pytest.raises(InputError, match="there is no split 'train' of the pairs"):
+        task.check(task.model("transformer", **SMALL), "train")
+    only = Translate(data="files", folder=task.folder, train=task.train, valid=task.valid, pieces=LEAST)
+    with pytest.raises(InputError, match=r"test = \[\] names no pairs"):
+        only.check(only.model("transformer", **SMALL), "test")
+
+
+def test_scores_are_those_of_sacrebleu_with_its_signature():
+    said, right = ["the cat sat on the mat today ."], ["the cat sat on the mat ."]
+    found = bleu(said, right)
+    assert 60 < found.score < 80
+    assert "tok:13a" in found.signature
+    assert "tok:none" in bleu(said, right, tokenised=True).signature
+    assert bleu(right, right).score == pytest.approx(100)
+    assert chrf(right, right).score == pytest.approx(100)
+    assert "nrefs:1" in chrf(said, right).signature
+    with pytest.raises(Exception, match="one for one"):
+        bleu(said, [])
+
+
+@pytest.mark.data
+def test_multi30k():
+    if not (DATA / "train.en.gz").is_file():
+        pytest.skip(f"needs Multi30k in {DATA}: set RECUERDO_DATA to the folder that holds multi30k/")
+    task = Translate(folder=str(DATA))
+    pairs = [task._pairs(split) for split in ("train", "valid", "test")]
+    assert [len(some) for some in pairs] == [29000, 1014, 1000]
+    assert pairs[1][0] == (
+        "a group of men are loading cotton onto a truck",
+        "un groupe d&apos; hommes chargent du coton dans un camion",
+    )
