@@ -14,6 +14,7 @@ training, of one row for each step when it speaks.
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,10 +22,10 @@ from recuerdo.errors import InputError
 from recuerdo.nn.attention import KeyValue, MultiHead
 from recuerdo.nn.dropout import Dropout
 from recuerdo.nn.places import sinusoids
-from recuerdo.read import allow, causal
+from recuerdo.read import allow, causal, watch
 from recuerdo.read.mask import Mask
 
-PAD = 0
+PAD, BEGIN = 0, 1
 
 
 @dataclass
@@ -113,6 +114,18 @@ class Transformer(nn.Module):
             x, _ = layer.read_own(x, causal)
             x = layer(layer.read_source(x, there, mask))
         return self.norm_told(x[told != PAD])
+
+    @torch.no_grad()
+    def alignment(self, source: Tensor, target: Tensor) -> Tensor:
+        """What each piece of a given target [b, t] reads of the source [b, s]: [b, t, s].
+
+        The last layer but one, the mean over its heads (Garg et al. 2019), in the row that *hears* the piece: the row
+        that says it has often looked already at what comes next (Chen et al. 2020).
+        """
+        with watch(self) as seen:
+            self.hear(source, functional.pad(target, (1, 0), value=BEGIN))
+        reading = seen[f"decoder.{max(0, len(self.decoder) - 2)}.cross"]
+        return reading.weights[:, :].mean(1)[:, 1:]
 
     @property
     def table(self) -> Tensor:

@@ -179,12 +179,15 @@ class Bilinear(nn.Module):
 
 
 class Additive(nn.Module):
-    """`v . tanh(W q + U k + b)` (Bahdanau et al. 2014), `hidden` numbers for each pair."""
+    """`v . tanh(W q + U k + b)` (Bahdanau et al. 2014), `hidden` numbers for each pair.
 
-    def __init__(self, width: int, hidden: int, key_width: int | None = None):
+    With `ready` the keys that are handed over are U k already: who reads the same keys again and again makes them once.
+    """
+
+    def __init__(self, width: int, hidden: int, key_width: int | None = None, *, ready: bool = False):
         super().__init__()
         self.query = nn.Linear(width, hidden)
-        self.key = nn.Linear(key_width or width, hidden, bias=False)
+        self.key = nn.Identity() if ready else nn.Linear(key_width or width, hidden, bias=False)
         self.vector = nn.Parameter(torch.randn(hidden) * hidden**-0.5)
 
     @property
@@ -208,9 +211,18 @@ class LocationAware(nn.Module):
     Every step needs the weights of the step before: `score.after(previous)` gives the score of the next step.
     """
 
-    def __init__(self, width: int, hidden: int, *, filters: int = 10, reach: int = 15, key_width: int | None = None):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        filters: int = 10,
+        reach: int = 15,
+        key_width: int | None = None,
+        ready: bool = False,
+    ):
         super().__init__()
-        self.content = Additive(width, hidden, key_width)
+        self.content = Additive(width, hidden, key_width, ready=ready)
         self.filters = nn.Conv1d(1, filters, 2 * reach + 1, padding=reach, bias=False)
         self.location = nn.Linear(filters, hidden, bias=False)
 

@@ -14,18 +14,18 @@ from recuerdo.data.parallel import PAD, Bilingual, Pair, aligned, batch, padded,
 from recuerdo.data.subwords import Subwords
 from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
+from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.decoding import Line, beam, greedy
 from recuerdo.nn.saying import loss_of_saying
-from recuerdo.read import watch
 from recuerdo.tasks.translated import Translated
 
-MODELS = {"transformer": Transformer}
+MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
 SOURCES = ("multi30k", "files")
 FORMS = {"tokenised": ".lc.norm.tok", "raw": ""}
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
 AT_ONCE = 6000  # pieces of a batch that is translated
-Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and has `hear` and `table` as a Transformer has
+Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and has `hear`, `table` and `alignment`
 ROOM = 10  # a translation has at most twice as many pieces as the source, and so many more
 
 
@@ -140,22 +140,9 @@ class Translate:
         other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
         target_words, target_of = self._cut.words(said)
         target = self._cut.encode([said])[0]
-        rows = self.alignment(model, batch([(ids, target)]))[0]
+        rows = model.alignment(padded([ids]), padded([target]))[0]
         weights = _by_words(_by_words(rows, target_of, len(target_words)).T, of, len(words)).T
         return Translated(tuple(words), tuple(target_words), tuple(map(tuple, weights.tolist())), tuple(other))
-
-    @torch.no_grad()
-    def alignment(self, model: Model, pairs: Bilingual) -> Tensor:
-        """What each piece of the target reads of the source, [b, t, s], of given translations.
-
-        The last but one layer that reads the source, the mean over its heads (Garg et al. 2019), in the row that
-        *hears* the piece: the row that says it has often looked already at what comes next (Chen et al. 2020).
-        """
-        with watch(model) as seen:
-            model.hear(pairs.source, torch.cat([pairs.told, pairs.target[:, -1:]], 1))
-        cross = [reading for place, reading in seen.items() if str(place).split("@")[0].endswith("cross")]
-        reading = cross[max(0, len(cross) - 2)]
-        return reading.weights[:, :].mean(1)[:, 1:]
 
     # ------------------------------------------------------------------------------------------------ what is behind it
 

@@ -1,0 +1,206 @@
+"""A recurrent network that reads a line and another that says it anew, with attention between them, or without.
+
+The encoder goes through the source both ways. Where the decoder has attention, it reads the encoder's states anew for
+each piece; the score is a value: "additive" (Bahdanau et al. 2014), "general" or "dot" (Luong et al. 2015), "location"
+(Chorowski et al. 2015). With "none" all it ever knows of the source is one vector (Sutskever et al. 2014; Cho et al.
+2014): what was before attention.
+
+    feeding (Bahdanau):    c = read(s_(t-1)),  s_t = cell([piece, c], s_(t-1))
+    not feeding (Luong):   s_t = cell(piece, s_(t-1)),  c = read(s_t)              all steps at once in training
+    both:                  said = tanh(W [piece, s_t, c])
+
+Watched, its reads are those of `align`: `align@0`, `align@1`, … where it feeds, and one of all rows where it does not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from recuerdo.errors import InputError
+from recuerdo.nn.dropout import Dropout
+from recuerdo.read import Additive, Bilinear, LocationAware, Reading, allow, dot, read, watch
+from recuerdo.read.score import Score
+
+PAD = 0
+ATTENTIONS: dict[str, Callable[[int], Score]] = {
+    "additive": lambda hidden: Additive(hidden, hidden, ready=True),
+    "general": Bilinear,
+    "dot": lambda hidden: dot,
+    "location": lambda hidden: LocationAware(hidden, hidden, ready=True),
+}
+CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Align(nn.Module):
+    """Rows [b, q, hidden] read the source: a module by itself, so that the read has an address."""
+
+    def __init__(self, score: Score):
+        super().__init__()
+        self.score = score
+
+    def forward(self, rows: Tensor, keys: Tensor, states: Tensor, there: Tensor, previous: Tensor | None) -> Reading:
+        """Keys [b, s, hidden] and states [b, s, 2 * hidden] of the source; `previous` [b, s]: the alignment before."""
+        score = self.score
+        if isinstance(score, LocationAware):
+            before = there.new_zeros(there.shape, dtype=rows.dtype) if previous is None else previous
+            score = score.after(before[:, None, None])
+        mask = allow(there[:, None, None])
+        return read(rows[:, None], keys[:, None], states[:, None], mask=mask, score=score)
+
+
+@dataclass
+class Told:
+    """A decoder in the middle of some sentences."""
+
+    states: Tensor  # [b, s, 2 * hidden]: what the encoder says of the source
+    keys: Tensor  # [b, s, hidden]
+    there: Tensor  # [b, s] bool: which pieces of the source are no padding
+    thought: Tensor  # [b, 2 * hidden]: the source as one vector
+    state: tuple[Tensor, ...]  # of the cell, each [1, b, hidden]
+    previous: Tensor | None = None  # [b, s]: the alignment of the step before
+
+    def take(self, rows: Tensor) -> "Told":
+        """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
+        some = (self.states[rows], self.keys[rows], self.there[rows], self.thought[rows])
+        state = tuple(part[:, rows] for part in self.state)
+        return Told(*some, state, None if self.previous is None else self.previous[rows])
+
+
+class Seq2Seq(nn.Module):
+    """Pieces of a source [b, s] and what was told [b, t] -> what comes next; 0 is padding.
+
+    `attention` is "additive", "general", "dot", "location" or "none", `cell` "gru" or "lstm". One table of vectors is
+    what both sides read and what the decoder says. Raises InputError for what there is not, and for location-aware
+    attention without feeding, which needs the alignment of the step before.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        *,
+        width: int = 256,
+        hidden: int = 256,
+        attention: str = "additive",
+        cell: str = "gru",
+        feeding: bool = True,
+        dropout: float = 0.3,
+    ):
+        super().__init__()
+        if attention != "none" and attention not in ATTENTIONS:
+            raise InputError(f"there is no attention {attention!r}: choose {', '.join(ATTENTIONS)} or none")
+        if cell not in CELLS:
+            raise InputError(f"there is no cell {cell!r}: choose {' or '.join(CELLS)}")
+        if attention == "location" and not feeding:
+            raise InputError("location-aware attention goes step by step: leave feeding on")
+        self.feeding = feeding
+        self.piece = nn.Embedding(vocabulary_size, width, padding_idx=PAD)
+        nn.init.normal_(self.piece.weight, 0, width**-0.5)
+        self.encoder = CELLS[cell](width, hidden, batch_first=True, bidirectional=True)
+        self.first = nn.Linear(2 * hidden, len(self._parts(cell)) * hidden)
+        self.key = nn.Linear(2 * hidden, hidden, bias=False)
+        self.align = None if attention == "none" else Align(ATTENTIONS[attention](hidden))
+        self.cell = CELLS[cell](width + (2 * hidden if self._feeds else 0), hidden, batch_first=True)
+        self.out = nn.Linear(width + 3 * hidden, width)
+        self.drop = Dropout(dropout)
+
+    @property
+    def _feeds(self) -> bool:
+        """Whether the cell hears what was read; without attention it always hears the thought."""
+        return self.feeding or self.align is None
+
+    def forward(self, source: Tensor, told: Tensor) -> Tensor:
+        """Source [b, s], told [b, t] -> logits of the piece after each that is no padding, [n, v], row after row."""
+        return self.say(self.hear(source, told))
+
+    def hear(self, source: Tensor, told: Tensor) -> Tensor:
+        """The states of which `say` makes logits, [n, width]."""
+        said, words = self.begin(source), self.drop(self.piece(told))
+        if self.align is not None and self.feeding:
+            each = [self._step(word, said) for word in words.split(1, 1)]
+            states, mixed = (torch.cat(parts, 1) for parts in zip(*each, strict=True))
+        elif self.align is not None:
+            states, _ = self.cell(words, self._of_cell(said.state))
+            mixed = self.align(states, said.keys, said.states, said.there, None).mixed[:, 0]
+        else:
+            mixed = said.thought[:, None].expand(-1, told.shape[1], -1)
+            states, _ = self.cell(torch.cat([words, mixed], -1), self._of_cell(said.state))
+        there = told != PAD
+        return self._said(words[there], states[there], mixed[there])
+
+    @property
+    def table(self) -> Tensor:
+        """The vectors of all pieces, [v, width], of which states make logits."""
+        return self.piece.weight
+
+    def say(self, states: Tensor) -> Tensor:
+        """States [n, width] -> logits [n, v]."""
+        return functional.linear(states, self.table)
+
+    def begin(self, source: Tensor) -> Told:
+        """Sources [b, s] of which nothing is said yet."""
+        there = source != PAD
+        words = self.drop(self.piece(source))
+        packed = pack_padded_sequence(words, there.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        packed, last = self.encoder(packed)
+        states, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.shape[1])
+        states = self.drop(states)
+        last = last[0] if isinstance(last, tuple) else last
+        thought = last.transpose(0, 1).flatten(1)  # where each way through the source ended
+        state = torch.tanh(self.first(thought)).chunk(self.first.out_features // self.cell.hidden_size, -1)
+        return Told(states, self.key(states), there, thought, tuple(part[None].contiguous() for part in state))
+
+    def step(self, pieces: Tensor, said: Told) -> Tensor:
+        """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""
+        word = self.drop(self.piece(pieces[:, None]))
+        state, mixed = self._step(word, said)
+        return self.say(self._said(word[:, 0], state[:, 0], mixed[:, 0]))
+
+    @torch.no_grad()
+    def alignment(self, source: Tensor, target: Tensor) -> Tensor:
+        """What each piece of a given target [b, t] read of the source [b, s] when it was said: [b, t, s]; zeros where
+        there is no attention."""
+        told = functional.pad(target[:, :-1], (1, 0), value=1)
+        if self.align is None:
+            return torch.zeros(*target.shape, source.shape[1], device=source.device)
+        with watch(self) as seen:
+            self.hear(source, told)
+        return torch.cat([reading.weights[:, :][:, 0] for reading in seen.values()], 1)
+
+    def _step(self, word: Tensor, said: Told) -> tuple[Tensor, Tensor]:
+        """One word [b, 1, width]: the state after it, and what was read, each [b, 1, …]."""
+        if self.align is None:
+            mixed = said.thought[:, None]
+        elif self.feeding:
+            mixed = self._read(said.state[0].transpose(0, 1), said)
+        else:
+            state, after = self.cell(word, self._of_cell(said.state))
+            said.state = after if isinstance(after, tuple) else (after,)
+            return state, self._read(state, said)
+        state, after = self.cell(torch.cat([word, mixed], -1), self._of_cell(said.state))
+        said.state = after if isinstance(after, tuple) else (after,)
+        return state, mixed
+
+    def _read(self, rows: Tensor, said: Told) -> Tensor:
+        if self.align is None:
+            return said.thought[:, None]
+        reading = self.align(rows, said.keys, said.states, said.there, said.previous)
+        if isinstance(self.align.score, LocationAware):
+            said.previous = reading.weights[:, :][:, 0, 0]
+        return reading.mixed[:, 0]
+
+    def _said(self, word: Tensor, state: Tensor, mixed: Tensor) -> Tensor:
+        return self.drop(torch.tanh(self.out(torch.cat([word, state, mixed], -1))))
+
+    @staticmethod
+    def _parts(cell: str) -> tuple[str, ...]:
+        return ("state", "memory") if cell == "lstm" else ("state",)
+
+    @staticmethod
+    def _of_cell(state: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+        """A state as a cell of torch takes it."""
+        one, *more = state
+        return state if more else one
