@@ -11,6 +11,7 @@ from recuerdo.cli import (
     compare,
     demo,
     evaluate,
+    export,
     forget,
     hand,
     look,
@@ -46,6 +47,7 @@ app.command(name="teach", epilog=teach.EXAMPLES)(teach.teach)
 app.command(name="profile", epilog=profile.EXAMPLES)(profile.profile)
 app.command(name="train", epilog=train.EXAMPLES)(train.train)
 app.command(name="evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(name="export", epilog=export.EXAMPLES)(export.export)
 app.command(name="predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command(name="remember", epilog=remember.REMEMBER)(remember.remember)
 app.command(name="ask", epilog=remember.ASK)(remember.ask)
