@@ -58,6 +58,11 @@ class Subwords:
     def __len__(self) -> int:
         return self._pieces.get_vocab_size()
 
+    def names(self) -> list[str]:
+        """What each piece is called, by its number: its bytes as letters, as `tokenizers` writes them."""
+        there = json.loads(self.told)["model"]["vocab"]
+        return sorted(there, key=there.__getitem__)
+
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The pieces of each line, and the end."""
         cut = self._pieces.encode_batch([" ".join(line.split()) for line in lines], add_special_tokens=False)

@@ -4,7 +4,6 @@ CTranslate2 (OpenNMT) runs such models several times as fast as torch, in 8 bits
 most: to see and to steer, the run itself is there.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recuerdo.data.subwords import BEGIN, END, PAD, SPECIAL
+from recuerdo.data.subwords import BEGIN, END, PAD, SPECIAL, Subwords
 from recuerdo.errors import InputError, RunError
 from recuerdo.models.transformer import Layer, Transformer
 from recuerdo.nn.attention import MultiHead
@@ -35,11 +34,16 @@ def export(run: str | Path, folder: str | Path, *, kind: str = "float32") -> Pat
     model, subwords = trained.model, getattr(trained.task, "subwords", "")
     if not isinstance(model, Transformer) or not subwords:
         raise InputError(f"{run} is a {type(model).__name__}: only a Transformer that translates is exported")
+    return write(model, subwords, folder, kind=kind)
+
+
+def write(model: Transformer, subwords: str, folder: Path, *, kind: str = "float32") -> Path:
+    """The same for a model and its subwords (`Subwords.told`)."""
     if kind not in TYPES:
         raise InputError(f"there is no type {kind!r} of numbers: choose {', '.join(TYPES)}")
     if folder.exists():
         raise RunError(f"{folder} is there already: name a folder that is not")
-    spec = _spec(model, json.loads(subwords)["model"]["vocab"])
+    spec = _spec(model, Subwords(subwords).names())
     try:
         folder.mkdir(parents=True)
         spec.validate()
@@ -51,7 +55,7 @@ def export(run: str | Path, folder: str | Path, *, kind: str = "float32") -> Pat
     return folder
 
 
-def _spec(model: Transformer, pieces: dict[str, int]) -> Any:
+def _spec(model: Transformer, names: list[str]) -> Any:
     """The model as CTranslate2 describes it."""
     try:
         from ctranslate2 import specs
@@ -77,7 +81,6 @@ def _spec(model: Transformer, pieces: dict[str, int]) -> Any:
         _norm(told.ffn.layer_norm, layer.norm_think)
         _linear(told.ffn.linear_0, layer.think[0])
         _linear(told.ffn.linear_1, layer.think[-1])
-    names = sorted(pieces, key=pieces.__getitem__)
     spec.register_source_vocabulary(names)
     spec.register_target_vocabulary(names)
     spec.config.bos_token = spec.config.decoder_start_token = SPECIAL[BEGIN]

@@ -1,0 +1,209 @@
+"""What translating costs: a training step against plain torch, and decoding against CTranslate2 and without kept keys.
+
+python benchmarks/translate.py                    all of it; some minutes on one core
+python benchmarks/translate.py --quick            fewer rounds, under 50 s
+python benchmarks/translate.py training decoding  only these sections
+
+One thread, CPU seconds, interleaved. The model is a Transformer of 4 + 4 layers, 128 wide, over 4,000 pieces, with the
+parameters that it starts with: what is timed does not depend on what it has learned, and lines are cut off at 25 pieces.
+Sentences are those of Multi30k in the data folder; without it, made-up pieces of the same lengths. CTranslate2 is
+compared with where it is installed (pip install 'recuerdo[export]').
+"""
+
+import importlib.util
+import math
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import ROOT, Report, arguments, interleaved, median, ratio
+
+import torch  # isort: skip  (after measure has set the wait policy)
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recuerdo.data.parallel import Bilingual, aligned, batch, padded
+from recuerdo.data.subwords import LEAST, PAD, Subwords
+from recuerdo.models.transformer import Transformer
+from recuerdo.nn.decoding import beam, greedy
+from recuerdo.nn.places import sinusoids
+from recuerdo.nn.saying import loss_of_saying
+
+PIECES, LONGEST = 4000, 25
+SIZES = {"width": 128, "heads": 4, "inner": 256, "layers": 4, "dropout": 0.3}
+
+
+class Plain(nn.Module):
+    """The same network as people write it with torch's own layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.piece = nn.Embedding(PIECES, 128, padding_idx=PAD)
+        nn.init.normal_(self.piece.weight, 0, 128**-0.5)
+        self.body = nn.Transformer(128, 4, 4, 4, 256, 0.3, batch_first=True, norm_first=True)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, source: Tensor, told: Tensor) -> Tensor:
+        x, y = (
+            self.drop(self.piece(z) * math.sqrt(128) + sinusoids(0, z.shape[1], 128, self.piece.weight))
+            for z in (source, told)
+        )
+        gone, later = source == PAD, nn.Transformer.generate_square_subsequent_mask(told.shape[1])
+        mixed = self.body(
+            x, y, tgt_mask=later, src_key_padding_mask=gone, memory_key_padding_mask=gone, tgt_is_causal=True
+        )
+        return functional.linear(mixed, self.piece.weight)
+
+
+def pairs(count: int) -> tuple[list[tuple[list[int], list[int]]], Subwords | None]:
+    """So many pairs of pieces, and the subwords that they are of; made-up ones where there is no data."""
+    folder = Path(os.environ.get("RECUERDO_DATA", ROOT.parent / "shared/data")) / "multi30k"
+    if (folder / "train.lc.norm.tok.en.gz").is_file():
+        told = aligned(folder / "train.lc.norm.tok.en.gz", folder / "train.lc.norm.tok.fr.gz")
+        cut = Subwords.learn([side for pair in told for side in pair], PIECES)
+        some = told[:count]
+        return list(zip(cut.encode([a for a, _ in some]), cut.encode([b for _, b in some]), strict=True)), cut
+    print("translate: no Multi30k in the data folder, so pieces are made up", file=sys.stderr)
+    draw = torch.Generator().manual_seed(0)
+    sizes = torch.randint(8, 30, (count, 2), generator=draw).tolist()
+    rows = [[torch.randint(LEAST, PIECES, (n,), generator=draw).tolist() + [2] for n in size] for size in sizes]
+    return [(a, b) for a, b in rows], None
+
+
+def training(report: Report, quick: bool) -> None:
+    """A step with its optimiser, on one batch of about 3,000 pieces on either side."""
+    told, _ = pairs(29_000)
+    middle = sorted(told, key=lambda pair: len(pair[0]) + len(pair[1]))[14_000:14_130]
+    some = batch(middle)
+    pieces = len(some) + int((some.source != PAD).sum())
+    rounds = 3 if quick else 9
+    torch.manual_seed(0)
+    variants = {
+        "plain torch, float32": _step(Plain(), some, _loss_of_plain, "float32"),
+        "plain torch, bfloat16": _step(Plain(), some, _loss_of_plain, "bfloat16"),
+        "ours, float32": _step(Transformer(PIECES, **SIZES), some, _loss, "float32"),
+        "ours, bfloat16": _step(Transformer(PIECES, **SIZES), some, _loss, "bfloat16"),
+    }
+    times = interleaved(variants, rounds)
+    how = f"CPU s, median of {rounds}, {pieces} pieces of both sides"
+    for name, spent in times.items():
+        report.add(f"training: {name}", pieces / median(spent), "pieces/s", how=how)
+    for name, base in (
+        ("ours, bfloat16", "plain torch, float32"),
+        ("ours, float32", "plain torch, float32"),
+        ("ours, bfloat16", "plain torch, bfloat16"),
+    ):
+        report.add(f"{name}, against {base}", 1 / ratio(times, name, base), "x", against=base, how=how)
+
+
+def _loss(model: Transformer, some: Bilingual) -> Tensor:
+    wanted = some.target[some.target != PAD]
+    return loss_of_saying(model.hear(some.source, some.told), model.table, wanted, smoothing=0.1)
+
+
+def _loss_of_plain(model: Plain, some: Bilingual) -> Tensor:
+    logits = model(some.source, some.told).float()
+    return functional.cross_entropy(logits.flatten(0, 1), some.target.flatten(), ignore_index=PAD, label_smoothing=0.1)
+
+
+def _step(model, some, loss, precision):
+    rule = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True, foreach=False)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            told = loss(model, some)
+        told.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        rule.step()
+        rule.zero_grad()
+
+    return step
+
+
+@torch.no_grad()
+def decoding(report: Report, quick: bool) -> None:
+    """Greedy and beam search of whole batches and of one line, cut off at 25 pieces."""
+    told, cut = pairs(100 if quick else 400)
+    torch.manual_seed(0)
+    model = Transformer(PIECES, **SIZES).eval()
+    lines = sorted((a for a, _ in told), key=len)
+    sets = {size: [lines[i : i + size] for i in range(0, len(lines), size)] for size in (100, 1)}
+    sets[1] = sets[1][:: 10 if quick else 20]
+    engine = _engine(model, cut)
+    rounds = 2 if quick else 5
+    for name, size, width in (
+        ("greedy, batches of 100", 100, 1),
+        ("beam of 5, batches of 100", 100, 5),
+        ("greedy, one line at a time", 1, 1),
+    ):
+        parts = sets[size][: 1 if quick and width > 1 else None]
+        variants = {"ours": lambda parts=parts, width=width: [_say(model, part, width) for part in parts]}
+        if engine is not None:
+            variants["CTranslate2"] = lambda parts=parts, width=width: [engine(part, width) for part in parts]
+        if width == 1 and size == 100:
+            variants["without kept keys"] = lambda parts=parts: [_anew(model, padded(part)) for part in parts]
+        times = interleaved(variants, rounds)
+        count, how = sum(map(len, parts)), f"CPU s, median of {rounds}, {sum(map(len, parts))} lines"
+        report.add(f"{name}: ours", count / median(times["ours"]), "lines/s", how=how)
+        if engine is not None:
+            aim = {"greedy, one line at a time": 0.3}.get(name, 0.6)
+            value = ratio(times, "CTranslate2", "ours")
+            report.add(
+                f"{name}, ours against CTranslate2 float32", value, "x", target=f">= {aim}", ok=value >= aim, how=how
+            )
+            same = [
+                a == b for part in parts for a, b in zip(_say(model, part, width), engine(part, width), strict=True)
+            ]
+            report.add(f"{name}: the same pieces as CTranslate2", sum(same) / len(same), "of lines", how=how)
+        if "without kept keys" in times:
+            value = ratio(times, "without kept keys", "ours")
+            report.add(f"{name}, against all anew for each piece", value, "x", target=">= 14", ok=value >= 14, how=how)
+
+
+def _say(model: Transformer, rows: list[list[int]], width: int) -> list[list[int]]:
+    if width == 1:
+        return [line.pieces for line in greedy(model, padded(rows), longest=LONGEST)]
+    return [some[0].pieces for some in beam(model, padded(rows), longest=LONGEST, width=width)]
+
+
+def _anew(model: Transformer, source: Tensor) -> Tensor:
+    """Greedy as it is written without kept keys: source and all that was said are gone through for every piece."""
+    told = torch.full((len(source), 1), 1)
+    for _ in range(LONGEST):
+        logits = model(source, told).unflatten(0, told.shape)[:, -1]
+        logits[:, :2] = -torch.inf
+        told = torch.cat([told, logits.argmax(-1, keepdim=True)], 1)
+    return told
+
+
+def _engine(model: Transformer, cut: Subwords | None):
+    """The same model in CTranslate2, on one thread; None where that is not installed or there is no data."""
+    if cut is None or importlib.util.find_spec("ctranslate2") is None:
+        print("translate: CTranslate2 is not compared with: pip install 'recuerdo[export]'", file=sys.stderr)
+        return None
+    import ctranslate2
+
+    from recuerdo.workbench.exporting import write
+
+    with tempfile.TemporaryDirectory() as folder:
+        write(model, cut.told, Path(folder) / "engine")
+        engine = ctranslate2.Translator(str(Path(folder) / "engine"), device="cpu", inter_threads=1, intra_threads=1)
+    names = cut.names()
+    numbers = {name: i for i, name in enumerate(names)}
+
+    def said(rows: list[list[int]], width: int) -> list[list[int]]:
+        source = [[names[i] for i in row[:-1]] for row in rows]
+        found = engine.translate_batch(source, beam_size=width, max_decoding_length=LONGEST, max_batch_size=len(rows))
+        return [[numbers[name] for name in one.hypotheses[0]] for one in found]
+
+    return said
+
+
+SECTIONS = {"training": training, "decoding": decoding}
+
+if __name__ == "__main__":
+    options = arguments(__doc__)
+    torch.set_num_threads(1)
+    for section in options.sections or SECTIONS:
+        SECTIONS[section](Report(options.json), options.quick)
