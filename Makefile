@@ -27,6 +27,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/store.py --quick
 	$(BIN)/python benchmarks/finds.py --quick
 	$(BIN)/python benchmarks/answers.py --quick
+	$(BIN)/python benchmarks/translate.py --quick
 
 web:
 	cd web && npm ci && npm run build

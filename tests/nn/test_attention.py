@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from recuerdo.errors import InputError
-from recuerdo.nn.attention import MultiHead
+from recuerdo.nn.attention import Kept, MultiHead
 from recuerdo.read import allow, causal, watch
 
 
@@ -31,15 +31,26 @@ def test_row_by_row_with_kept_keys_is_all_at_once():
     torch.manual_seed(0)
     look, rows = MultiHead(8, 2), torch.randn(3, 6, 8)
     whole = look(rows, look.keys(rows), causal)
-    kept, each = None, []
-    for i in range(6):
-        row = rows[:, i : i + 1]
-        kept = look.keys(row) if kept is None else kept.and_then(look.keys(row))
-        each.append(look(row, kept))
-    torch.testing.assert_close(torch.cat(each, 1), whole, atol=1e-6, rtol=1e-5)
-    assert kept is not None
-    some = kept.take(torch.tensor([2, 0, 0]))
-    torch.testing.assert_close(some.key, kept.key[[2, 0, 0]])
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            kept, each = Kept(), []
+            for i in range(6):
+                row = rows[:, i : i + 1]
+                each.append(look(row, look.keys(row, kept)))
+        torch.testing.assert_close(torch.cat(each, 1), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_kept_rows_that_were_taken_go_on_by_themselves():
+    with torch.no_grad():
+        kept = Kept()
+        for i in range(20):  # beyond the room that is made at once
+            there = kept.add(torch.full((3, 1, 2), float(i)))
+        assert there[0, :, 0].tolist() == list(range(20))
+        other = kept.take(torch.tensor([2, 0]))
+        kept.add(torch.full((3, 1, 2), -1.0))
+        assert other.length == 20
+        assert other.add(torch.full((2, 2, 2), 7.0))[1, :, 1].tolist() == [*range(20), 7, 7]
+        assert kept.length == 21
 
 
 def test_heads_divide_the_width():

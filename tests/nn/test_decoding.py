@@ -23,6 +23,10 @@ class So:
     def take(self, rows):
         return So(self.seed[rows], [self.heard[i] for i in rows.tolist()])
 
+    def reorder(self, rows):
+        assert torch.equal(self.seed[rows], self.seed)
+        return self.take(rows)
+
 
 class Made:
     """Logits that depend on the source (its first number) and on all that was said, and on nothing else."""

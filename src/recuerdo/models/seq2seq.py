@@ -69,6 +69,12 @@ class Told:
         state = tuple(part[:, rows] for part in self.state)
         return Told(*some, state, None if self.previous is None else self.previous[rows])
 
+    def reorder(self, rows: Tensor) -> "Told":
+        """The same, where each row goes on as another of the same source: what is read of that stays where it is."""
+        state = tuple(part[:, rows] for part in self.state)
+        previous = None if self.previous is None else self.previous[rows]
+        return Told(self.states, self.keys, self.there, self.thought, state, previous)
+
 
 class Seq2Seq(nn.Module):
     """Pieces of a source [b, s] and what was told [b, t] -> what comes next; 0 is padding.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recuerdo.errors import InputError
-from recuerdo.nn.attention import KeyValue, MultiHead
+from recuerdo.nn.attention import Kept, KeyValue, MultiHead
 from recuerdo.nn.dropout import Dropout
 from recuerdo.nn.places import sinusoids
 from recuerdo.read import allow, causal, watch
@@ -33,14 +33,20 @@ class Told:
     """A decoder in the middle of some sentences: what it reads of the source and of itself, layer by layer."""
 
     source: list[KeyValue]
-    own: list[KeyValue]
+    own: list[Kept]
     there: Tensor  # [b, s] bool: which pieces of the source are no padding
     length: int = 0
 
     def take(self, rows: Tensor) -> "Told":
         """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
-        source, own = ([one.take(rows) for one in some] for some in (self.source, self.own))
-        return Told(source, own, self.there[rows], self.length)
+        return Told([one.take(rows) for one in self.source], self._own(rows), self.there[rows], self.length)
+
+    def reorder(self, rows: Tensor) -> "Told":
+        """The same, where each row goes on as another of the same source: what is read of that stays where it is."""
+        return Told(self.source, self._own(rows), self.there, self.length)
+
+    def _own(self, rows: Tensor) -> list[Kept]:
+        return [one.take(rows) for one in self.own]
 
 
 class Layer(nn.Module):
@@ -55,13 +61,12 @@ class Layer(nn.Module):
         self.think = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), Dropout(dropout), nn.Linear(inner, width))
         self.drop = Dropout(dropout)
 
-    def read_own(self, x: Tensor, mask: Mask | None, before: KeyValue | None = None) -> tuple[Tensor, KeyValue]:
-        """Rows [b, q, width] read themselves, and what stands before them: the rows, and all that there is to read."""
+    def read_own(self, x: Tensor, mask: Mask | None, kept: Kept | None = None) -> Tensor:
+        """Rows [b, q, width] read themselves, and what was kept before them; they are kept, too."""
         y = self.norm_own(x)
-        there = self.own.keys(y) if before is None else before.and_then(self.own.keys(y))
-        return x + self.drop(self.own(y, there, mask)), there
+        return x + self.drop(self.own(y, self.own.keys(y, kept), mask))
 
-    def read_source(self, x: Tensor, source: KeyValue, mask: Mask) -> Tensor:
+    def read_source(self, x: Tensor, source: KeyValue, mask: Mask | None) -> Tensor:
         """Rows [b, q, width] read the source."""
         return x + self.drop(self.cross(self.norm_cross(x), source, mask))
 
@@ -111,7 +116,7 @@ class Transformer(nn.Module):
         said = self.begin(source)
         x, mask = self._placed(told), _readable(said.there)
         for layer, there in zip(_layers(self.decoder), said.source, strict=True):
-            x, _ = layer.read_own(x, causal)
+            x = layer.read_own(x, causal)
             x = layer(layer.read_source(x, there, mask))
         return self.norm_told(x[told != PAD])
 
@@ -141,20 +146,19 @@ class Transformer(nn.Module):
         there = source != PAD
         x, mask = self._placed(source), _readable(there)
         for layer in _layers(self.encoder):
-            x, _ = layer.read_own(x, mask)
+            x = layer.read_own(x, mask)
             x = layer(x)
         x = self.norm_source(x)
-        return Told([layer.cross.keys(x) for layer in _layers(self.decoder)], [], there)
+        read = [layer.cross.keys(x) for layer in _layers(self.decoder)]
+        return Told(read, [Kept() for _ in read], there)
 
     def step(self, pieces: Tensor, said: Told) -> Tensor:
         """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""
         x, mask = self._placed(pieces[:, None], said.length), _readable(said.there)
-        own = []
-        for i, (layer, there) in enumerate(zip(_layers(self.decoder), said.source, strict=True)):
-            x, before = layer.read_own(x, None, said.own[i] if said.own else None)
-            own.append(before)
+        for layer, there, own in zip(_layers(self.decoder), said.source, said.own, strict=True):
+            x = layer.read_own(x, None, own)
             x = layer(layer.read_source(x, there, mask))
-        said.own, said.length = own, said.length + 1
+        said.length += 1
         return self.say(self.norm_told(x[:, 0]))
 
     def _placed(self, pieces: Tensor, first: int = 0) -> Tensor:
@@ -166,5 +170,6 @@ def _layers(side: nn.ModuleList) -> list[Layer]:
     return [layer for layer in side if isinstance(layer, Layer)]
 
 
-def _readable(there: Tensor) -> Mask:
-    return allow(there[:, None, None])
+def _readable(there: Tensor) -> Mask | None:
+    """Who may be read: not padding. Where there is none, no rule is cheaper than one that allows all."""
+    return None if there.all() else allow(there[:, None, None])

@@ -11,6 +11,8 @@ from recuerdo.read.mask import Bias, Mask
 from recuerdo.read.normalise import Normaliser
 from recuerdo.read.score import Score
 
+SPARE = 16  # rows of room that are made at once
+
 
 class KeyValue(NamedTuple):
     """What heads read: keys [b, h, k, d] and values [b, h, k, e]."""
@@ -18,13 +20,38 @@ class KeyValue(NamedTuple):
     key: Tensor
     value: Tensor
 
-    def and_then(self, more: "KeyValue") -> "KeyValue":
-        """These, and more behind them."""
-        return KeyValue(*(torch.cat(pair, 2) for pair in zip(self, more, strict=True)))
-
     def take(self, rows: Tensor) -> "KeyValue":
         """Those of some rows of the batch, [n]."""
         return KeyValue(self.key[rows], self.value[rows])
+
+
+class Kept:
+    """Rows [b, k, n] to which further ones are added, as a decoder goes on.
+
+    Without gradients they are written into room that is there already; with gradients nothing is written over.
+    """
+
+    def __init__(self, room: Tensor | None = None, length: int = 0):
+        """The first `length` rows of `room` are kept; nothing yet without it."""
+        self.room, self.length = room, length
+
+    def add(self, more: Tensor) -> Tensor:
+        """Keep these rows too, and give all there are."""
+        end, room = self.length + more.shape[1], self.room
+        if room is None or torch.is_grad_enabled():
+            room = more if room is None else torch.cat([room[:, : self.length], more], 1)
+        else:
+            if end > room.shape[1]:
+                longer = more.new_empty(len(more), end + SPARE, more.shape[2])
+                longer[:, : self.length] = room[:, : self.length]
+                room = longer
+            room[:, self.length : end] = more
+        self.room, self.length = room, end
+        return room[:, :end]
+
+    def take(self, rows: Tensor) -> "Kept":
+        """Those of some rows of the batch, [n]; they go on by themselves."""
+        return Kept(None if self.room is None else self.room[rows], self.length)
 
 
 class MultiHead(nn.Module):
@@ -40,10 +67,11 @@ class MultiHead(nn.Module):
         self.heads, self.score, self.normalise = heads, score, normalise
         self.query, self.pair, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
 
-    def keys(self, x: Tensor) -> KeyValue:
-        """Rows [b, k, width] -> their keys and values."""
-        b, k, _ = x.shape
-        return KeyValue(*self.pair(x).view(b, k, 2, self.heads, -1).permute(2, 0, 3, 1, 4))
+    def keys(self, x: Tensor, kept: Kept | None = None) -> KeyValue:
+        """Rows [b, k, width] -> their keys and values, behind those that were `kept`; then they are kept, too."""
+        both = self.pair(x)
+        both = both if kept is None else kept.add(both)
+        return KeyValue(*both.view(*both.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4))
 
     def forward(
         self, x: Tensor, there: KeyValue, mask: Mask | Tensor | None = None, bias: Bias | Tensor | None = None

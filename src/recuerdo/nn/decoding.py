@@ -23,6 +23,10 @@ class Said(Protocol):
         """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
         ...
 
+    def reorder(self, rows: Tensor) -> Self:
+        """As `take`, where each row is of the same source as the one that stands there now."""
+        ...
+
 
 class Speaker(Protocol):
     """A model that says something about a source, piece by piece."""
@@ -65,9 +69,9 @@ def greedy(speaker: Speaker, source: Tensor, *, longest: int, marks: Marks = Mar
     out: list[Line | None] = [None] * b
     going = torch.ones_like(last, dtype=torch.bool)
     while len(rows):
-        logs = _text_only(speaker.step(last, said), marks)
-        best, last = logs.max(-1)
-        total = total + best.float()
+        logits = _text_only(speaker.step(last, said), marks)
+        best, last = logits.max(-1)
+        total = total + (best - logits.logsumexp(-1))
         pieces = torch.cat([pieces, last[:, None]], 1)
         now = going & ((last == marks.end) | (pieces.shape[1] >= longest))
         for i in now.nonzero()[:, 0].tolist():
@@ -113,10 +117,13 @@ def beam(
     total[:, 0] = 0.0  # at first all ways are the same way
     out: list[list[Line]] = [[] for _ in range(b)]
     for length in range(1, longest + 1):
-        logs = _text_only(speaker.step(last, said), marks).float()
-        v = logs.shape[-1]
-        scores, found = (total[:, :, None] + logs.view(-1, width, v)).flatten(1).topk(min(2 * width, width * v))
-        way, piece = found // v, found % v
+        logits = _text_only(speaker.step(last, said), marks)
+        # The best of each way first: what is not among these is not among the best of all ways.
+        likely = logits.topk(min(2 * width, logits.shape[-1]), -1)
+        logs = likely.values - logits.logsumexp(-1, keepdim=True)
+        many = likely.indices.shape[1]
+        scores, found = (total[:, :, None] + logs.view(-1, width, many)).flatten(1).topk(min(2 * width, width * many))
+        way, piece = found // many, likely.indices.view(-1, width * many).gather(1, found)
         ends = piece == marks.end
         rank = torch.arange(found.shape[1], device=device)
         for i, j in (ends & (rank < width) & scores.isfinite()).nonzero().tolist():
@@ -139,16 +146,16 @@ def beam(
         if not left.any():
             break
         keep = left.repeat_interleave(width)
-        said, last = said.take(from_[keep]), piece.flatten()[keep]
-        rows, total, pieces = rows[left], total[left], pieces[keep]
+        said = said.reorder(from_) if left.all() else said.take(from_[keep])
+        rows, total, pieces, last = rows[left], total[left], pieces[keep], piece.flatten()[keep]
     return [sorted(lines, key=lambda one: -one.score)[:width] for lines in out]
 
 
 def _text_only(logits: Tensor, marks: Marks) -> Tensor:
-    """Log-probabilities over text and the end: padding and begin are never said."""
+    """Padding and begin are never said."""
     logits = logits.float()
-    logits[:, [marks.pad, marks.begin]] = -torch.inf
-    return logits.log_softmax(-1)
+    logits[:, marks.pad] = logits[:, marks.begin] = -torch.inf
+    return logits
 
 
 def _line(pieces: Sequence[int], total: float, alpha: float, marks: Marks) -> Line:
