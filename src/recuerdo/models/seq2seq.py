@@ -22,10 +22,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from recuerdo.errors import InputError
 from recuerdo.nn.dropout import Dropout
+from recuerdo.nn.saying import PAD, Speaking
 from recuerdo.read import Additive, Bilinear, LocationAware, Reading, allow, dot, read, watch
 from recuerdo.read.score import Score
 
-PAD = 0
 ATTENTIONS: dict[str, Callable[[int], Score]] = {
     "additive": lambda hidden: Additive(hidden, hidden, ready=True),
     "general": Bilinear,
@@ -76,12 +76,11 @@ class Told:
         return Told(self.states, self.keys, self.there, self.thought, state, previous)
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(Speaking):
     """Pieces of a source [b, s] and what was told [b, t] -> what comes next; 0 is padding.
 
-    `attention` is "additive", "general", "dot", "location" or "none", `cell` "gru" or "lstm". One table of vectors is
-    what both sides read and what the decoder says. Raises InputError for what there is not, and for location-aware
-    attention without feeding, which needs the alignment of the step before.
+    `attention` is "additive", "general", "dot", "location" or "none", `cell` "gru" or "lstm". Raises InputError for
+    what there is not, and for location-aware attention without feeding, which needs the alignment of the step before.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Seq2Seq(nn.Module):
         feeding: bool = True,
         dropout: float = 0.3,
     ):
-        super().__init__()
+        super().__init__(vocabulary_size, width)
         if attention != "none" and attention not in ATTENTIONS:
             raise InputError(f"there is no attention {attention!r}: choose {', '.join(ATTENTIONS)} or none")
         if cell not in CELLS:
@@ -103,8 +102,6 @@ class Seq2Seq(nn.Module):
         if attention == "location" and not feeding:
             raise InputError("location-aware attention goes step by step: leave feeding on")
         self.feeding = feeding
-        self.piece = nn.Embedding(vocabulary_size, width, padding_idx=PAD)
-        nn.init.normal_(self.piece.weight, 0, width**-0.5)
         self.encoder = CELLS[cell](width, hidden, batch_first=True, bidirectional=True)
         self.first = nn.Linear(2 * hidden, len(self._parts(cell)) * hidden)
         self.key = nn.Linear(2 * hidden, hidden, bias=False)
@@ -118,12 +115,8 @@ class Seq2Seq(nn.Module):
         """Whether the cell hears what was read; without attention it always hears the thought."""
         return self.feeding or self.align is None
 
-    def forward(self, source: Tensor, told: Tensor) -> Tensor:
-        """Source [b, s], told [b, t] -> logits of the piece after each that is no padding, [n, v], row after row."""
-        return self.say(self.hear(source, told))
-
     def hear(self, source: Tensor, told: Tensor) -> Tensor:
-        """The states of which `say` makes logits, [n, width]."""
+        """See Speaking."""
         said, words = self.begin(source), self.drop(self.piece(told))
         if self.align is not None and self.feeding:
             each = [self._step(word, said) for word in words.split(1, 1)]
@@ -136,15 +129,6 @@ class Seq2Seq(nn.Module):
             states, _ = self.cell(torch.cat([words, mixed], -1), self._of_cell(said.state))
         there = told != PAD
         return self._said(words[there], states[there], mixed[there])
-
-    @property
-    def table(self) -> Tensor:
-        """The vectors of all pieces, [v, width], of which states make logits."""
-        return self.piece.weight
-
-    def say(self, states: Tensor) -> Tensor:
-        """States [n, width] -> logits [n, v]."""
-        return functional.linear(states, self.table)
 
     def begin(self, source: Tensor) -> Told:
         """Sources [b, s] of which nothing is said yet."""

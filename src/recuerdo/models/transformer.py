@@ -1,7 +1,6 @@
 """The Transformer, encoder and decoder (Vaswani et al. 2017), for pairs of texts.
 
-Layers are normed at their entrance (pre-norm: Xiong et al. 2020), and one table of vectors is what both sides read and
-what the decoder says (Press & Wolf 2017):
+Layers are normed at their entrance (pre-norm: Xiong et al. 2020):
 
     x = x + own(norm(x))        a piece reads the pieces of its own side, in the decoder those before it
     x = x + cross(norm(x))      in the decoder: and the source
@@ -22,10 +21,11 @@ from recuerdo.errors import InputError
 from recuerdo.nn.attention import Kept, KeyValue, MultiHead
 from recuerdo.nn.dropout import Dropout
 from recuerdo.nn.places import sinusoids
+from recuerdo.nn.saying import PAD, Speaking
 from recuerdo.read import allow, causal, watch
 from recuerdo.read.mask import Mask
 
-PAD, BEGIN = 0, 1
+BEGIN = 1
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Layer(nn.Module):
         return x + self.drop(self.think(self.norm_think(x)))
 
 
-class Transformer(nn.Module):
+class Transformer(Speaking):
     """Pieces of a source [b, s] and what was told [b, t] -> what comes next; 0 is padding.
 
     `width` is that of all vectors, `inner` that of the layers' second part. Raises InputError for heads that do not
@@ -92,27 +92,21 @@ class Transformer(nn.Module):
         layers: int = 4,
         dropout: float = 0.3,
     ):
-        super().__init__()
+        super().__init__(vocabulary_size, width)
         if layers < 1:
             raise InputError(f"a Transformer has 1 layer or more, not {layers}")
         self.width = width
-        self.piece = nn.Embedding(vocabulary_size, width, padding_idx=PAD)
         self.encoder = nn.ModuleList(Layer(width, heads, inner, dropout, cross=False) for _ in range(layers))
         self.decoder = nn.ModuleList(Layer(width, heads, inner, dropout, cross=True) for _ in range(layers))
         self.norm_source, self.norm_told = nn.LayerNorm(width), nn.LayerNorm(width)
         self.drop = Dropout(dropout)
-        nn.init.normal_(self.piece.weight, 0, width**-0.5)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, source: Tensor, told: Tensor) -> Tensor:
-        """Source [b, s], told [b, t] -> logits of the piece after each that is no padding, [n, v], row after row."""
-        return self.say(self.hear(source, told))
-
     def hear(self, source: Tensor, told: Tensor) -> Tensor:
-        """The states of which `say` makes logits, [n, width]."""
+        """See Speaking."""
         said = self.begin(source)
         x, mask = self._placed(told), _readable(said.there)
         for layer, there in zip(_layers(self.decoder), said.source, strict=True):
@@ -131,15 +125,6 @@ class Transformer(nn.Module):
             self.hear(source, functional.pad(target, (1, 0), value=BEGIN))
         reading = seen[f"decoder.{max(0, len(self.decoder) - 2)}.cross"]
         return reading.weights[:, :].mean(1)[:, 1:]
-
-    @property
-    def table(self) -> Tensor:
-        """The vectors of all pieces, [v, width], of which states make logits."""
-        return self.piece.weight
-
-    def say(self, states: Tensor) -> Tensor:
-        """States [n, width] -> logits [n, v]."""
-        return functional.linear(states, self.table)
 
     def begin(self, source: Tensor) -> Told:
         """Sources [b, s] of which nothing is said yet."""

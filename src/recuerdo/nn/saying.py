@@ -1,14 +1,48 @@
-"""The loss of what a model says over a table of pieces, without the table of all logits.
+"""Models that say pieces over one table of vectors, and the loss of what they say without the table of all logits.
 
-`n` states and `v` pieces make n x v logits, which are by far the largest tensor of a small model. They are made, judged
-and left a few rows at a time, and their gradient with them, while they are in the processor's cache.
+`n` states and `v` pieces make n x v logits, which are by far the largest tensor of a small model. In the loss they are
+made, judged and left a few rows at a time, and their gradient with them, while they are in the processor's cache.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+PAD = 0
+
+
+class Speaking(nn.Module, ABC):
+    """A model that hears a source and what was told of a target, and says what comes next.
+
+    One table of vectors is what both sides read and what is said (Press & Wolf 2017). Piece 0 is padding.
+    """
+
+    def __init__(self, vocabulary_size: int, width: int):
+        super().__init__()
+        self.piece = nn.Embedding(vocabulary_size, width, padding_idx=PAD)
+        nn.init.normal_(self.piece.weight, 0, width**-0.5)
+
+    def forward(self, source: Tensor, told: Tensor) -> Tensor:
+        """Source [b, s], told [b, t] -> logits of the piece after each that is no padding, [n, v], row after row."""
+        return self.say(self.hear(source, told))
+
+    @abstractmethod
+    def hear(self, source: Tensor, told: Tensor) -> Tensor:
+        """The states of which `say` makes logits, [n, width]."""
+
+    @property
+    def table(self) -> Tensor:
+        """The vectors of all pieces, [v, width], of which states make logits."""
+        return self.piece.weight
+
+    def say(self, states: Tensor) -> Tensor:
+        """States [n, width] -> logits [n, v]."""
+        return functional.linear(states, self.table)
+
 
 ROWS = 128  # at once
 
