@@ -114,3 +114,17 @@ def test_sizes_that_cannot_be():
         Transformer(20, width=16, heads=3)
     with pytest.raises(InputError, match="1 layer or more, not 0"):
         Transformer(20, layers=0)
+
+
+def test_alignments_of_every_layer_and_head_in_both_rows(model):
+    target = torch.tensor([[10, 11, 12, 2], [13, 2, 0, 0]])
+    maps = model.alignments(SOURCE, target)
+    assert list(maps)[:2] == ["layer 0, hearing", "layer 1, saying"]
+    assert len(maps) == 2 * 2 * (1 + 4)
+    told = torch.cat([torch.ones(2, 1, dtype=torch.long), target], 1)
+    with torch.no_grad(), watch(model) as seen:
+        model.hear(SOURCE, told)
+    weights = seen["decoder.0.cross"].weights[:, :]
+    torch.testing.assert_close(maps["layer 0, hearing"], weights.mean(1)[:, 1:])
+    torch.testing.assert_close(maps["layer 0 head 3, saying"], weights[:, 3, :-1])
+    assert all(map.shape == (2, 4, 5) for map in maps.values())

@@ -150,15 +150,14 @@ class Seq2Seq(Speaking):
         return self.say(self._said(word[:, 0], state[:, 0], mixed[:, 0]))
 
     @torch.no_grad()
-    def alignment(self, source: Tensor, target: Tensor) -> Tensor:
-        """What each piece of a given target [b, t] read of the source [b, s] when it was said: [b, t, s]; zeros where
-        there is no attention."""
-        told = functional.pad(target[:, :-1], (1, 0), value=1)
+    def alignments(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """What each piece of a given target [b, t] read of the source [b, s] when it was said, as [b, t, s]; nothing
+        where there is no attention."""
         if self.align is None:
-            return torch.zeros(*target.shape, source.shape[1], device=source.device)
+            return {}
         with watch(self) as seen:
-            self.hear(source, told)
-        return torch.cat([reading.weights[:, :][:, 0] for reading in seen.values()], 1)
+            self.hear(source, functional.pad(target[:, :-1], (1, 0), value=1))
+        return {"saying": torch.cat([reading.weights[:, :][:, 0] for reading in seen.values()], 1)}
 
     def _step(self, word: Tensor, said: Told) -> tuple[Tensor, Tensor]:
         """One word [b, 1, width]: the state after it, and what was read, each [b, 1, …]."""

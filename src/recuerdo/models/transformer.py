@@ -115,16 +115,23 @@ class Transformer(Speaking):
         return self.norm_told(x[told != PAD])
 
     @torch.no_grad()
-    def alignment(self, source: Tensor, target: Tensor) -> Tensor:
-        """What each piece of a given target [b, t] reads of the source [b, s]: [b, t, s].
+    def alignments(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """What each piece of a given target [b, t] reads of the source [b, s], as [b, t, s], by name.
 
-        The last layer but one, the mean over its heads (Garg et al. 2019), in the row that *hears* the piece: the row
-        that says it has often looked already at what comes next (Chen et al. 2020).
+        The first is the usual one: the mean over the heads of the last layer but one (Garg et al. 2019), in the row
+        that *hears* the piece, for the row that *says* it has often looked already at what comes next (Chen et al.
+        2020). The second is the raw one: the last layer, saying. Then every layer and every head, both ways.
         """
         with watch(self) as seen:
             self.hear(source, functional.pad(target, (1, 0), value=BEGIN))
-        reading = seen[f"decoder.{max(0, len(self.decoder) - 2)}.cross"]
-        return reading.weights[:, :].mean(1)[:, 1:]
+        count, heads = len(self.decoder), [seen[f"decoder.{i}.cross"].weights[:, :] for i in range(len(self.decoder))]
+        last, usual = f"layer {count - 1}, saying", f"layer {max(0, count - 2)}, hearing"
+        found: dict[str, Tensor] = {}
+        for i, each in enumerate(heads):
+            for way, rows in (("saying", slice(0, -1)), ("hearing", slice(1, None))):
+                found[f"layer {i}, {way}"] = each.mean(1)[:, rows]
+                found |= {f"layer {i} head {j}, {way}": each[:, j, rows] for j in range(each.shape[1])}
+        return {name: found[name] for name in (usual, last)} | found
 
     def begin(self, source: Tensor) -> Told:
         """Sources [b, s] of which nothing is said yet."""

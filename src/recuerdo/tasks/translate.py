@@ -18,6 +18,7 @@ from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.decoding import Line, beam, greedy
 from recuerdo.nn.saying import loss_of_saying
+from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged
 from recuerdo.tasks.translated import Translated
 
 MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
@@ -25,7 +26,7 @@ SOURCES = ("multi30k", "files")
 FORMS = {"tokenised": ".lc.norm.tok", "raw": ""}
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
 AT_ONCE = 6000  # pieces of a batch that is translated
-Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and has `hear`, `table` and `alignment`
+Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and is Speaking, with `alignments`
 ROOM = 10  # a translation has at most twice as many pieces as the source, and so many more
 
 
@@ -140,9 +141,26 @@ class Translate:
         other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
         target_words, target_of = self._cut.words(said)
         target = self._cut.encode([said])[0]
-        rows = model.alignment(padded([ids]), padded([target]))[0]
-        weights = _by_words(_by_words(rows, target_of, len(target_words)).T, of, len(words)).T
-        return Translated(tuple(words), tuple(target_words), tuple(map(tuple, weights.tolist())), tuple(other))
+        weights: list[list[float]] = []
+        for maps in model.alignments(padded([ids]), padded([target])).values():
+            weights = _by_words(_by_words(maps[0], target_of, len(target_words)).T, of, len(words)).T.tolist()
+            break  # the first is the usual one
+        return Translated(tuple(words), tuple(target_words), tuple(map(tuple, weights)), tuple(other))
+
+    @torch.no_grad()
+    def evidence(self, model: Model, split: str) -> dict[str, float]:
+        """Alignment error rates in percent on the Hansards test set, English and French, in word_alignment/ of
+        RECUERDO_DATA: of the usual map, the raw one, the one that is best on the first hundred pairs, and the diagonal;
+        all on the other pairs. On "valid": of every map, on the first hundred."""
+        if {self.source, self.target} != {"en", "fr"}:
+            raise InputError(f"the gold alignments are of English and French, not of {self.source} and {self.target}")
+        if isinstance(model, Seq2Seq) and model.align is None:
+            raise InputError("this model has no attention: there is nothing to compare with an alignment")
+        gold = hansards(_data_folder("the gold alignments are", "word_alignment") / "word_alignment")
+        gold = [one if self.source == "en" else one.turned() for one in gold]
+        if split == "valid":
+            return error_rates(model.alignments, gold[:CHOSEN_ON], self._cut)
+        return dict(judged(model.alignments, gold, self._cut))
 
     # ------------------------------------------------------------------------------------------------ what is behind it
 
@@ -195,15 +213,19 @@ class Translate:
                     f'{split} = {list(named)} names no pairs: write {split} = ["a.en", "a.fr"], or one table'
                 )
             return tuple(str(Path(self.folder) / name) for name in named)
-        folder = self.folder or os.environ.get("RECUERDO_DATA", "")
-        if not folder:
-            raise InputError(
-                "Multi30k is needed and no folder of data is known: get task 1 of https://github.com/multi30k/dataset "
-                "and set RECUERDO_DATA to the folder that holds multi30k/"
-            )
-        here = Path(folder) if self.folder else Path(folder) / "multi30k"
+        what = "Multi30k (task 1 of https://github.com/multi30k/dataset) is"
+        here = Path(self.folder) if self.folder else _data_folder(what, "multi30k") / "multi30k"
         stem = f"{SPLITS[split]}{FORMS[self.form]}"
         return tuple(str(here / f"{stem}.{language}.gz") for language in (self.source, self.target))
+
+
+def _data_folder(what: str, name: str) -> Path:
+    folder = os.environ.get("RECUERDO_DATA", "")
+    if not folder:
+        raise InputError(
+            f"{what} needed and no folder of data is known: set RECUERDO_DATA to the folder that holds {name}/"
+        )
+    return Path(folder)
 
 
 @lru_cache(16)

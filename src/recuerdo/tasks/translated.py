@@ -25,7 +25,8 @@ caption {{ caption-side: bottom; text-align: left; padding-top: 1rem; color: #66
 @dataclass(frozen=True)
 class Translated:
     """`source` words, `words` of the translation, `weights` [words][source]: what each read, which sums to one but for
-    the end mark of the source; `others`: what else was nearly said, with the scores of the beam, the best first."""
+    the end mark of the source, and is empty for a model without attention; `others`: what else was nearly said, with
+    the scores of the beam, the best first."""
 
     source: tuple[str, ...]
     words: tuple[str, ...]
@@ -46,6 +47,8 @@ class Translated:
         """For the terminal: the translation, and a row for each of its words, a column for each of the source."""
         wide = max((len(word) for word in self.words), default=0)
         lines = [" ".join(self.words), ""]
+        if not self.weights:
+            return f"{lines[0]}\n\nthis model has no attention: it read the source as one vector"
         for i in range(max(map(len, self.source))):
             lines.append(" " * (wide + 2) + " ".join(f"{word[i : i + 1]:1}" for word in self.source))
         lines.append("")
@@ -65,6 +68,6 @@ class Translated:
                 for other, w in zip(self.source, row, strict=True)
             )
             + "</tr>"
-            for word, row in zip(self.words, self.weights, strict=True)
+            for word, row in zip(self.words, self.weights, strict=bool(self.weights))
         )
         return PAGE.format(title=escape(" ".join(self.words)), head=head, rows=rows)

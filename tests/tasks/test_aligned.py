@@ -1,0 +1,77 @@
+"""Alignments of words out of reads of pieces, against links by hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from recuerdo.data.subwords import LEAST, Subwords
+from recuerdo.errors import InputError
+from recuerdo.tasks.aligned import Gold, error_rates, hansards, judged, links_of
+from recuerdo.tasks.translate import Translate
+
+DATA = Path(os.environ.get("RECUERDO_DATA", Path(__file__).resolve().parents[3] / "shared/data")) / "word_alignment"
+
+
+def test_links_of_pieces():
+    # Source words: pieces 0 and 1, piece 2; then the end. Target words: piece 0, pieces 1 and 2; then the end.
+    weights = torch.tensor([[0.3, 0.3, 0.4, 0.0], [0.0, 0.0, 0.9, 0.1], [0.1, 0.0, 0.2, 0.7], [0.0, 0.0, 0.0, 1.0]])
+    assert links_of(weights, [0, 0, 1, -1], 2, [0, 1, 1, -1], 2) == {(0, 0), (1, 1)}
+    weights[1] = torch.tensor([0.0, 0.0, 0.2, 0.8])  # reads the end most: no link
+    assert links_of(weights, [0, 0, 1, -1], 2, [0, 1, 1, -1], 2) == {(0, 0)}
+
+
+def maps_of(cut, shift):
+    """Maps that read the same place, and the one `shift` further on."""
+
+    def maps(source, target):
+        s, t = source.shape[1], target.shape[1]
+        place = torch.arange(t)
+        return {
+            "usual": torch.eye(max(s, t))[:t, :s][None],
+            "raw": torch.nn.functional.one_hot((place + shift).clamp(max=s - 1), s)[None].float(),
+        }
+
+    return maps
+
+
+def test_error_rates_and_the_choice():
+    cut = Subwords.learn(["a b c d e"] * 9, LEAST + 20)
+    links = frozenset((i, i) for i in range(5))
+    gold = [Gold("a b c d e", "a b c d e", links, links)] * 120
+    assert len(cut.encode(["a b c d e"])[0]) == 6  # a piece for each word
+    rates = error_rates(maps_of(cut, 1), gold[:3], cut)
+    assert rates["usual"] == pytest.approx(0)
+    assert rates["raw"] == pytest.approx(100)
+    assert rates["diagonal"] == pytest.approx(0)
+    told = dict(judged(maps_of(cut, 1), gold, cut))
+    assert told["AER, the usual map (usual)"] == pytest.approx(0)
+    assert told["AER, raw (raw)"] == pytest.approx(100)
+    assert told["AER, chosen on 100 pairs (usual)"] == pytest.approx(0)
+    one = Gold("a b", "c d", frozenset({(0, 1)}), frozenset({(0, 1), (1, 0)}))
+    assert one.turned() == Gold("c d", "a b", frozenset({(1, 0)}), frozenset({(1, 0), (0, 1)}))
+
+
+def test_what_has_no_gold(tmp_path, monkeypatch):
+    task = Translate(target="de")
+    with pytest.raises(InputError, match="the gold alignments are of English and French, not of en and de"):
+        task.evidence(None, "test")
+    monkeypatch.delenv("RECUERDO_DATA", raising=False)
+    with pytest.raises(InputError, match="set RECUERDO_DATA to the folder that holds word_alignment/"):
+        Translate().evidence(None, "test")
+    (tmp_path / "enfr.src-tgt").write_text("a ||| b\n")
+    (tmp_path / "enfr.gold").write_text("1-1\n1-1\n")
+    with pytest.raises(InputError, match="has 1 pairs and 2 alignments"):
+        hansards(tmp_path)
+
+
+@pytest.mark.data
+def test_hansards():
+    if not (DATA / "enfr.gold").is_file():
+        pytest.skip(f"needs the gold alignments in {DATA}: set RECUERDO_DATA to the folder that holds word_alignment/")
+    gold = hansards(DATA)
+    assert len(gold) == 447
+    cut = Subwords.learn([one.source for one in gold], LEAST + 100)
+    rates = error_rates(lambda source, target: {}, gold, cut)
+    assert rates["diagonal"] == pytest.approx(54, abs=1)  # as our notes have it
