@@ -8,7 +8,7 @@ import torch
 
 from recuerdo.data.subwords import LEAST, Subwords
 from recuerdo.errors import InputError
-from recuerdo.tasks.aligned import Gold, error_rates, hansards, judged, links_of
+from recuerdo.tasks.aligned import Gold, error_rates, hansards, judged, links_of, of_words
 from recuerdo.tasks.translate import Translate
 
 DATA = Path(os.environ.get("RECUERDO_DATA", Path(__file__).resolve().parents[3] / "shared/data")) / "word_alignment"
@@ -34,6 +34,14 @@ def maps_of(cut, shift):
         }
 
     return maps
+
+
+def test_what_a_word_reads_is_a_sum_and_sums_to_one():
+    weights = torch.rand(4, 4).softmax(-1)
+    table = of_words(weights, [0, 0, 1, -1], 2, [0, 1, 1, -1], 2)
+    torch.testing.assert_close(table.sum(-1), torch.ones(2))
+    torch.testing.assert_close(table[0], torch.stack([weights[0, :2].sum(), weights[0, 2], weights[0, 3]]))
+    torch.testing.assert_close(table[1, 2], weights[1:3, 3].mean())
 
 
 def test_error_rates_and_the_choice():

@@ -1,7 +1,6 @@
 """Parallel text: pairs of lines that say the same in two languages, and batches of them with subwords.
 
-Where they are from: Multi30k (Elliott et al. 2016) and Tatoeba in the data folder, or files of one's own, two with a
-line for a line, or one table of columns.
+They come as two files with a line for a line, as Multi30k does (Elliott et al. 2016), or as one table of columns.
 """
 
 import gzip

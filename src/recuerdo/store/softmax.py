@@ -132,9 +132,9 @@ class Kept:
     def add(self, logits: np.ndarray, place: Callable[[np.ndarray], np.ndarray]) -> None:
         """Takes logits [c, q] in; `place` gives the places of some rows of them."""
         floor, q = self.floor, logits.shape[1]
-        if not len(self._query) and len(logits) > self.most:  # else all would be sorted
+        if np.isneginf(floor).any() and len(logits) > self.most:  # else all would be sorted
             least = np.partition(logits, len(logits) - self.most, axis=0)[len(logits) - self.most]
-            floor = np.nextafter(least, np.float32(-np.inf))  # it is among the best itself
+            floor = np.maximum(floor, np.nextafter(least, np.float32(-np.inf)))  # it may be among the best itself
         found = np.flatnonzero(logits > floor)
         if not len(found):
             return

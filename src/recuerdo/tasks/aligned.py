@@ -67,17 +67,23 @@ def error_rates(maps: Maps, gold: Sequence[Gold], cut: Subwords) -> dict[str, fl
 
 def links_of(weights: Tensor, of: Sequence[int], words: int, said_of: Sequence[int], said: int) -> set[Link]:
     """Weights [t, s] of pieces -> links of words."""
-    rows = _sums(weights.T, of, words, mean=False)  # [words + 1, t], the end last
-    table = _sums(rows.T, said_of, said, mean=True)[:said]
-    most = table.argmax(-1)
+    most = of_words(weights, of, words, said_of, said).argmax(-1)
     return {(int(i), j) for j, i in enumerate(most) if i < words}
 
 
-def _sums(rows: Tensor, of: Sequence[int], words: int, *, mean: bool) -> Tensor:
-    """Rows of pieces -> of words, and one more for those of none."""
-    owner = torch.tensor([word if word >= 0 else words for word in of])
-    total = rows.new_zeros(words + 1, rows.shape[1]).index_add(0, owner, rows)
-    return total / torch.bincount(owner, minlength=words + 1).clamp(min=1)[:, None] if mean else total
+def of_words(weights: Tensor, of: Sequence[int], words: int, said_of: Sequence[int], said: int) -> Tensor:
+    """Weights [t, s] of pieces -> of words, [said, words + 1], the end of the source last.
+
+    What a word read of another is the sum over that one's pieces, and the mean over its own. `of` and `said_of` say
+    which word each piece is of (`Subwords.words`).
+    """
+    onto, from_ = _owners(of, words), _owners(said_of, said)[:, :said]
+    return (from_ / from_.sum(0)).T @ weights @ onto
+
+
+def _owners(of: Sequence[int], words: int) -> Tensor:
+    """[pieces, words + 1]: 1 where a piece is of a word, or, last, of none."""
+    return torch.nn.functional.one_hot(torch.tensor([word if word >= 0 else words for word in of]), words + 1).float()
 
 
 def judged(maps: Maps, gold: Sequence[Gold], cut: Subwords) -> Iterator[tuple[str, float]]:

@@ -18,7 +18,7 @@ from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.decoding import Line, beam, greedy
 from recuerdo.nn.saying import loss_of_saying
-from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged
+from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words
 from recuerdo.tasks.translated import Translated
 
 MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
@@ -141,11 +141,10 @@ class Translate:
         other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
         target_words, target_of = self._cut.words(said)
         target = self._cut.encode([said])[0]
-        weights: list[list[float]] = []
-        for maps in model.alignments(padded([ids]), padded([target])).values():
-            weights = _by_words(_by_words(maps[0], target_of, len(target_words)).T, of, len(words)).T.tolist()
-            break  # the first is the usual one
-        return Translated(tuple(words), tuple(target_words), tuple(map(tuple, weights)), tuple(other))
+        usual = next(iter(model.alignments(padded([ids]), padded([target])).values()), None)
+        table = None if usual is None else of_words(usual[0], of, len(words), target_of, len(target_words))[:, :-1]
+        weights = () if table is None else tuple(map(tuple, table.tolist()))
+        return Translated(tuple(words), tuple(target_words), weights, tuple(other))
 
     @torch.no_grad()
     def evidence(self, model: Model, split: str) -> dict[str, float]:
@@ -242,9 +241,3 @@ def _learned(files: tuple[str, ...], size: int) -> Subwords:
 def _encoded(files: tuple[str, ...], told: str) -> list[tuple[list[int], list[int]]]:
     cut, pairs = Subwords(told), _read(files)
     return list(zip(cut.encode([a for a, _ in pairs]), cut.encode([b for _, b in pairs]), strict=True))
-
-
-def _by_words(rows: Tensor, of: Sequence[int], words: int) -> Tensor:
-    """Rows of pieces -> rows of words, [words, n]: the mean over the pieces of each."""
-    owner = torch.tensor(of)
-    return torch.stack([rows[owner == word].mean(0) for word in range(words)])
