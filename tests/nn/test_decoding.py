@@ -106,6 +106,15 @@ def test_a_sentence_is_said_the_same_alone_and_among_others():
         ]
 
 
+def test_each_sentence_has_a_limit_of_its_own():
+    made, source, limits = Made(), torch.arange(20)[:, None], torch.arange(20) % 5 + 1
+    for search in (greedy, beam):
+        together = search(made, source, longest=limits)
+        for i in range(20):
+            (alone,) = search(made, source[i : i + 1], longest=int(limits[i]))
+            assert alone == together[i]
+
+
 def test_sentences_that_have_ended_cost_nothing():
     made, source = Made(), torch.arange(40)[:, None]
     lines = greedy(made, source, longest=30)

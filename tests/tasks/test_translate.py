@@ -90,6 +90,23 @@ def test_what_each_word_read(task, learned):
     assert "<script" not in page
 
 
+def test_a_line_is_translated_the_same_alone_and_among_others_also_where_it_is_cut_off(task):
+    torch.manual_seed(1)
+    model = task.model("transformer", **SMALL).eval()  # has learned nothing, and does not end
+    texts = ["old", "old dog sees red tree", "red house red tree blue dog old house"]
+    for wide in (1, 3):
+        together = task.say(model, texts, wide=wide)
+        assert together == [task.say(model, [text], wide=wide)[0] for text in texts]
+
+
+def test_without_attention_it_says_so(task):
+    model = task.model("seq2seq", width=8, hidden=8, attention="none").eval()
+    told = task.predict(model, TEXT)
+    assert told.weights == ()
+    assert "no attention" in told.text()
+    assert "no attention" in told.html()
+
+
 def test_any_text_is_translated_or_refused(task, learned):
     for text in ("中文 😀", "a" * 150, "<s> </s>", "\x00 ?", "ﷺ " * 20, "old <b>dog</b>"):
         told = task.predict(learned, text)

@@ -60,9 +60,10 @@ class Line:
 
 
 @torch.no_grad()
-def greedy(speaker: Speaker, source: Tensor, *, longest: int, marks: Marks = Marks()) -> list[Line]:
-    """The likeliest next piece again and again, `longest` at most: a Line for each source [b, s]."""
+def greedy(speaker: Speaker, source: Tensor, *, longest: int | Tensor, marks: Marks = Marks()) -> list[Line]:
+    """The likeliest next piece again and again, at most `longest` (one number or [b]): a Line a source [b, s]."""
     b = len(source)
+    limit = torch.as_tensor(longest, device=source.device).expand(b)
     said, rows = speaker.begin(source), torch.arange(b, device=source.device)
     last = torch.full((b,), marks.begin, device=source.device)
     pieces, total = last.new_zeros(b, 0), torch.zeros(b, device=source.device)
@@ -73,7 +74,7 @@ def greedy(speaker: Speaker, source: Tensor, *, longest: int, marks: Marks = Mar
         best, last = logits.max(-1)
         total = total + (best - logits.logsumexp(-1))
         pieces = torch.cat([pieces, last[:, None]], 1)
-        now = going & ((last == marks.end) | (pieces.shape[1] >= longest))
+        now = going & ((last == marks.end) | (pieces.shape[1] >= limit[rows]))
         for i in now.nonzero()[:, 0].tolist():
             out[int(rows[i])] = _line(pieces[i].tolist(), float(total[i]), 1.0, marks)
         going = going & ~now
@@ -93,7 +94,7 @@ def beam(
     speaker: Speaker,
     source: Tensor,
     *,
-    longest: int,
+    longest: int | Tensor,
     width: int = 5,
     alpha: float = 1.0,
     marks: Marks = Marks(),
@@ -102,13 +103,14 @@ def beam(
 
     A line's score is its log-probability divided by its length (with the end) to the power of `alpha`. At each step the
     `width` best goings-on of a sentence are kept; those of them that end are put aside, and a sentence is through when
-    so many are there. Raises InputError for a width below 1.
+    so many are there, or at its `longest` (one number, or [b]). Raises InputError for a width below 1.
     """
     if width < 1:
         raise InputError(f"a beam is 1 wide or more, not {width}")
     b, device = len(source), source.device
     if not b:
         return []
+    limit = torch.as_tensor(longest, device=device).expand(b)
     said = speaker.begin(source).take(torch.arange(b, device=device).repeat_interleave(width))
     rows = torch.arange(b, device=device)
     last = torch.full((b * width,), marks.begin, device=device)
@@ -116,7 +118,7 @@ def beam(
     total = torch.full((b, width), -torch.inf, device=device)
     total[:, 0] = 0.0  # at first all ways are the same way
     out: list[list[Line]] = [[] for _ in range(b)]
-    for length in range(1, longest + 1):
+    for length in range(1, int(limit.max()) + 1):
         logits = _text_only(speaker.step(last, said), marks)
         # The best of each way first: what is not among these is not among the best of all ways.
         likely = logits.topk(min(2 * width, logits.shape[-1]), -1)
@@ -135,14 +137,12 @@ def beam(
         from_ = (torch.arange(len(rows), device=device)[:, None] * width + way).flatten()
         pieces = torch.cat([pieces[from_], piece.view(-1, 1)], 1)
         left = torch.tensor([len(out[i]) < width for i in rows.tolist()], device=device)
-        if length == longest:
-            for i in left.nonzero()[:, 0].tolist():
-                for j in range(width - len(out[int(rows[i])])):
-                    if total[i, j].isfinite():
-                        out[int(rows[i])].append(
-                            _line(pieces[i * width + j].tolist(), float(total[i, j]), alpha, marks)
-                        )
-            break
+        cut = left & (limit[rows] <= length)
+        for i in cut.nonzero()[:, 0].tolist():
+            for j in range(width - len(out[int(rows[i])])):
+                if total[i, j].isfinite():
+                    out[int(rows[i])].append(_line(pieces[i * width + j].tolist(), float(total[i, j]), alpha, marks))
+        left = left & ~cut
         if not left.any():
             break
         keep = left.repeat_interleave(width)

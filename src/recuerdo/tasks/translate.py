@@ -171,7 +171,7 @@ class Translate:
             many = max(1, AT_ONCE // (wide * len(ids[order[-1]])))
             rows, order = order[-many:], order[:-many]
             source = padded([ids[i] for i in rows]).to(device)
-            longest = 2 * source.shape[1] + ROOM
+            longest = 2 * (source != PAD).sum(1) + ROOM  # of each by itself: the others of a batch change nothing
             if wide == 1:
                 yield rows, [[line] for line in greedy(model, source, longest=longest)]
             else:

@@ -5,6 +5,8 @@ from html import escape
 from typing import Any
 
 SHADES = " ·░▒▓█"
+READ = "Each row: what a word of the translation read of the source, darker is more."
+NOTHING = "This model has no attention: it read the source as one vector."
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
@@ -18,7 +20,7 @@ caption {{ caption-side: bottom; text-align: left; padding-top: 1rem; color: #66
 <h1>{title}</h1>
 <table><thead><tr><th></th>{head}</tr></thead><tbody>
 {rows}
-</tbody><caption>Each row: what a word of the translation read of the source, darker is more.</caption></table></html>
+</tbody><caption>{caption}</caption></table></html>
 """
 
 
@@ -48,7 +50,7 @@ class Translated:
         wide = max((len(word) for word in self.words), default=0)
         lines = [" ".join(self.words), ""]
         if not self.weights:
-            return f"{lines[0]}\n\nthis model has no attention: it read the source as one vector"
+            return f"{lines[0]}\n\n{NOTHING}"
         for i in range(max(map(len, self.source))):
             lines.append(" " * (wide + 2) + " ".join(f"{word[i : i + 1]:1}" for word in self.source))
         lines.append("")
@@ -60,6 +62,8 @@ class Translated:
 
     def html(self) -> str:
         """A page by itself: the alignment in shades."""
+        if not self.weights:
+            return PAGE.format(title=escape(" ".join(self.words)), head="", rows="", caption=NOTHING)
         head = "".join(f"<th>{escape(word)}</th>" for word in self.source)
         rows = "\n".join(
             f"<tr><th>{escape(word)}</th>"
@@ -68,6 +72,6 @@ class Translated:
                 for other, w in zip(self.source, row, strict=True)
             )
             + "</tr>"
-            for word, row in zip(self.words, self.weights, strict=bool(self.weights))
+            for word, row in zip(self.words, self.weights, strict=True)
         )
-        return PAGE.format(title=escape(" ".join(self.words)), head=head, rows=rows)
+        return PAGE.format(title=escape(" ".join(self.words)), head=head, rows=rows, caption=READ)

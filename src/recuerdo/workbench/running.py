@@ -345,7 +345,7 @@ def predict(folder: str | Path, **words: Any) -> Any:
             raise InputError(f"predict does not know {name!r}: it knows {', '.join(sorted({*there} - {'model'}))}")
     for name, parameter in there.items():
         if parameter.default is parameter.empty and name not in ("model", *words):
-            raise InputError(f"predict needs {name}: give --{name}")
+            raise InputError(f"predict needs {name}: give {'it after the run' if name == 'text' else f'--{name}'}")
     return ask(run.model, **words)
 
 
