@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recuerdo.data.parallel import Bilingual, aligned, batch, buckets, lines, rounds, table
+from recuerdo.data.parallel import Bilingual, Source, aligned, batch, buckets, lines, parted, rounds, table
 from recuerdo.errors import InputError
 
 
@@ -86,3 +86,28 @@ def test_what_was_told_before_each_piece_and_parts_of_a_batch():
     assert (first.source.shape, second.source.shape, second.target.shape) == ((1, 3), (1, 2), (1, 2))
     assert len(made.split(5)) == 2
     assert isinstance(made.to(torch.device("cpu")), Bilingual)
+
+
+PAIRS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("stuvwxyz")), min_size=1, max_size=40)
+
+
+@given(PAIRS)
+def test_parts_of_a_table_share_no_line(pairs):
+    parts = {name: parted(pairs, name) for name in ("train", "valid", "test")}
+    held = parts["valid"] + parts["test"]
+    assert not {a for a, _ in parts["train"]} & {a for a, _ in held}
+    assert not {b for _, b in parts["train"]} & {b for _, b in held}
+    assert not {a for a, _ in parts["valid"]} & {a for a, _ in parts["test"]}
+    assert all(pair in pairs for part in parts.values() for pair in part)
+
+
+def test_a_table_without_parts_has_them_the_same_from_either_side(tmp_path):
+    path = tmp_path / "all.tsv"
+    path.write_text("".join(f"line {i // 2}\tligne {i}\n" for i in range(2000)), encoding="utf-8")
+    parts = {name: Source((str(path),), name).pairs() for name in ("train", "valid", "test")}
+    assert sum(map(len, parts.values())) == 2000
+    assert 4 <= len(parts["valid"]) <= 30
+    assert 4 <= len(parts["test"]) <= 30
+    for name, pairs in parts.items():
+        assert Source((str(path),), name, turned=True).pairs() == [(b, a) for a, b in pairs]
+    assert len(Source((str(path),)).pairs()) == 2000

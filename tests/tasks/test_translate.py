@@ -1,5 +1,6 @@
 """Translating: a made-up language is learned in a minute's part, and every way in ends in a translation or one error."""
 
+import gzip
 import os
 import random
 from pathlib import Path
@@ -137,7 +138,10 @@ def test_long_pairs_are_left_out_of_training_only(task, folder):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"data": "wmt"}, "there is no source of pairs 'wmt': choose multi30k or files"),
+        ({"data": "wmt"}, "there is no source of pairs 'wmt': choose multi30k, tatoeba, files, or some with"),
+        ({"data": "multi30k+ted"}, "there is no source of pairs 'ted'"),
+        ({"data": "tatoeba"}, "tatoeba has English and French as they are written: form = \"raw\", not 'tokenised'"),
+        ({"data": "tatoeba", "form": "raw", "target": "de"}, "not 'raw' from en to de"),
         ({"form": "lower"}, "there is no form 'lower' of the text: choose tokenised or raw"),
         ({"beam": 0}, "tokens, longest and beam are 1 or more"),
         ({"smoothing": 1.0}, "smoothing is from 0 to below 1"),
@@ -153,6 +157,8 @@ def test_other_errors(task, monkeypatch):
     monkeypatch.delenv("RECUERDO_DATA", raising=False)
     with pytest.raises(InputError, match="set RECUERDO_DATA to the folder that holds multi30k/"):
         Translate().carries()
+    with pytest.raises(InputError, match=r"set RECUERDO_DATA to the folder that holds tatoeba/"):
+        Translate(data="tatoeba", form="raw").carries()
     with pytest.raises(InputError, match="there is no model 'gpt' for translating: choose transformer"):
         task.model("gpt")
     with pytest.raises(InputError, match="there is no split 'train' of the pairs"):
@@ -182,7 +188,35 @@ def test_multi30k():
     task = Translate(folder=str(DATA))
     pairs = [task._pairs(split) for split in ("train", "valid", "test")]
     assert [len(some) for some in pairs] == [29000, 1014, 1000]
+    turned = Translate(source="fr", target="en", folder=str(DATA.parent))._pairs("valid")
+    assert turned[0] == pairs[1][0][::-1]
     assert pairs[1][0] == (
         "a group of men are loading cotton onto a truck",
         "un groupe d&apos; hommes chargent du coton dans un camion",
     )
+
+
+@pytest.mark.data
+def test_tatoeba_beside_multi30k():
+    if not (DATA.parent / "tatoeba/fra_eng.tsv.gz").is_file():
+        pytest.skip(f"needs tatoeba/ in {DATA.parent}: set RECUERDO_DATA to the folder that holds it")
+    task = Translate(data="multi30k+tatoeba", form="raw", source="fr", target="en", folder=str(DATA.parent))
+    sizes = {split: [len(source.pairs()) for source in task._sources(split)] for split in ("train", "valid", "test")}
+    assert sizes == {"train": [29000, 164562], "valid": [1014, 1098], "test": [1000, 1177]}
+    pair = task._pairs("train")[-1]
+    assert "impossible to get" in pair[1]
+    assert "impossible d'obtenir" in pair[0]
+
+
+def test_sources_are_judged_together_and_each(folder, learned, task, tmp_path):
+    """A table and two files: what both say is one list, and each has a score of its own."""
+    (tmp_path / "tatoeba").mkdir()
+    lines = "".join(f"{' '.join([a] * n)}\t{' '.join([b] * n)}\n" for a, b in WORDS.items() for n in range(1, 60))
+    (tmp_path / "tatoeba/fra_eng.tsv.gz").write_bytes(gzip.compress(lines.encode()))
+    files = {name: tuple(str(folder / f"{name}.{side}") for side in ("en", "de")) for name in ("valid", "test")}
+    both = Translate(data="tatoeba+files", form="raw", folder=str(tmp_path), beam=2, **files, **task.carries())
+    found = both.check(learned, "valid")
+    assert list(found) == ["error", "BLEU", "chrF", "loss", "BLEU tatoeba", "BLEU files"]
+    alone = Translate(data="files", **files, **task.carries()).check(learned, "valid")
+    assert found["BLEU files"] == pytest.approx(alone["BLEU"])
+    assert found["BLEU tatoeba"] != pytest.approx(found["BLEU files"])

@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from recuerdo.data.subwords import BEGIN, PAD
 from recuerdo.errors import InputError
 
+ONE_IN = 150  # first lines of a table without parts is kept for validation, and one for the test
 NOISE = 4.0  # pieces by which lengths are blurred, so that a batch is not always of the same pairs
 
 Pair = tuple[str, str]
@@ -67,6 +69,41 @@ def _there(pairs, where: str) -> list[Pair]:
     if not told:
         raise InputError(f"there is no pair of lines in {where}")
     return told
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pairs come from: two files line by line, or one table of two columns.
+
+    `part`: train, valid or test of a table that has no such parts (`parted`), "" = all of it. `turned`: the second
+    language is the source.
+    """
+
+    files: tuple[str, ...]
+    part: str = ""
+    turned: bool = False
+
+    def pairs(self) -> list[Pair]:
+        """Them. Raises InputError as `aligned` and `table` do."""
+        told = _read(self.files)
+        told = parted(told, self.part) if self.part else told
+        return [(b, a) for a, b in told] if self.turned else told
+
+
+@lru_cache(8)
+def _read(files: tuple[str, ...]) -> list[Pair]:
+    return table(files[0], 0, 1) if len(files) == 1 else aligned(*files)
+
+
+def parted(pairs: Sequence[Pair], part: str) -> list[Pair]:
+    """train, valid or test: by a checksum of the first line, so that all translations of one are in one part, and the
+    same pairs always; no line of either language that is in valid or test is in train."""
+    where = {0: "valid", 1: "test"}
+    of = [where.get(zlib.crc32(a.encode()) % ONE_IN, "train") for a, _ in pairs]
+    if part != "train":
+        return [pair for pair, its in zip(pairs, of, strict=True) if its == part]
+    kept = {b for (_, b), its in zip(pairs, of, strict=True) if its != "train"}
+    return [pair for pair, its in zip(pairs, of, strict=True) if its == "train" and pair[1] not in kept]
 
 
 @dataclass(frozen=True, eq=False)

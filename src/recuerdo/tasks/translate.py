@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recuerdo.data.parallel import PAD, Bilingual, Pair, aligned, batch, padded, rounds, table
+from recuerdo.data.parallel import PAD, Bilingual, Pair, Source, batch, padded, rounds
 from recuerdo.data.subwords import Subwords
 from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
@@ -22,8 +22,13 @@ from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_
 from recuerdo.tasks.translated import Translated
 
 MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
-SOURCES = ("multi30k", "files")
+SOURCES = ("multi30k", "tatoeba", "files")
 FORMS = {"tokenised": ".lc.norm.tok", "raw": ""}
+TATOEBA = "fra_eng.tsv.gz"  # English, then French
+WHAT = {
+    "multi30k": "Multi30k (task 1 of https://github.com/multi30k/dataset)",
+    "tatoeba": "Tatoeba's English and French sentences (https://www.manythings.org/anki)",
+}
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
 AT_ONCE = 6000  # pieces of a batch that is translated
 Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and is Speaking, with `alignments`
@@ -34,10 +39,12 @@ ROOM = 10  # a translation has at most twice as many pieces as the source, and s
 class Translate:
     """The pairs, and how they come.
 
-    `data`: "multi30k", or "files" of one's own: then `train`, `valid` and `test` are each (source, target), two files
-    whose lines say the same, or one file with a tab between source and target. `source` and `target` are languages as
-    Multi30k names them (en, de, fr). `form`: "tokenised" is the lower-cased, normalised, tokenised text that papers
-    score, "raw" the text as it is. `folder`: where the files are; "" = multi30k/ in RECUERDO_DATA, or here.
+    `data`: "multi30k", "tatoeba" (English and French, a table whose parts `recuerdo.data.parallel.parted` makes), both
+    as "multi30k+tatoeba", or "files" of one's own: then `train`, `valid` and `test` are each (source, target), two
+    files whose lines say the same, or one file with a tab between source and target. `source` and `target` are
+    languages as Multi30k names them (en, de, fr). `form`: "tokenised" is the lower-cased, normalised, tokenised text of
+    Multi30k that papers score, "raw" the text as it is. `folder`: where the files are, or the folders multi30k/ and
+    tatoeba/ with them; "" = RECUERDO_DATA, and of one's own files here.
 
     `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
     either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels; `beam`
@@ -63,13 +70,19 @@ class Translate:
     subwords: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        if self.data not in SOURCES:
-            raise InputError(f"there is no source of pairs {self.data!r}: choose {' or '.join(SOURCES)}")
+        for name in self._named:
+            if name not in SOURCES:
+                raise InputError(f"there is no source of pairs {name!r}: choose {', '.join(SOURCES)}, or some with +")
         if self.form not in FORMS:
             raise InputError(f"there is no form {self.form!r} of the text: choose {' or '.join(FORMS)}")
         if min(self.tokens, self.longest, self.beam) < 1 or not 0 <= self.smoothing < 1:
             raise InputError("tokens, longest and beam are 1 or more, and smoothing is from 0 to below 1")
-        if self.data == "files" and not (self.subwords or (self.train and self.valid)):
+        if "tatoeba" in self._named and (self.form != "raw" or {self.source, self.target} != {"en", "fr"}):
+            raise InputError(
+                f'tatoeba has English and French as they are written: form = "raw", not {self.form!r} '
+                f"from {self.source} to {self.target}"
+            )
+        if "files" in self._named and not (self.subwords or (self.train and self.valid)):
             raise InputError('files of your own are named: train = ["a.en", "a.fr"], valid = […], and test = […]')
 
     def model(self, name: str, **arguments) -> nn.Module:
@@ -95,7 +108,7 @@ class Translate:
 
     @torch.no_grad()
     def check(self, model: Model, split: str) -> dict[str, float]:
-        """`error` = 100 - BLEU; BLEU; chrF; the cross-entropy of a piece.
+        """`error` = 100 - BLEU; BLEU; chrF; the cross-entropy of a piece; BLEU of each source where there are several.
 
         In validation the likeliest piece is said again and again, in the test the beam says it.
         """
@@ -110,6 +123,7 @@ class Translate:
             "BLEU": found.score,
             "chrF": chrf(said, right).score,
             "loss": self._mean_loss(model, split),
+            **self._of_each(said, right, split),
         }
 
     @torch.no_grad()
@@ -177,6 +191,15 @@ class Translate:
             else:
                 yield rows, beam(model, source, longest=longest, width=wide, alpha=self.alpha)
 
+    def _of_each(self, said: list[str], right: list[str], split: str) -> dict[str, float]:
+        """BLEU of the pairs of each source, where there are several."""
+        found, first = {}, 0
+        for name, source in zip(self._named, self._sources(split), strict=True):
+            last = first + len(source.pairs())
+            found[f"BLEU {name}"] = bleu(said[first:last], right[first:last]).score
+            first = last
+        return found if len(found) > 1 else {}
+
     def _mean_loss(self, model: Model, split: str) -> float:
         pairs, total, count = self._pieces(split), 0.0, 0
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
@@ -191,31 +214,41 @@ class Translate:
         return loss_of_saying(states, model.table, pairs.target[pairs.target != PAD], smoothing=smoothing)
 
     @property
+    def _named(self) -> list[str]:
+        return self.data.split("+")
+
+    @property
     def _tokenised(self) -> bool:
-        return self.data == "multi30k" and self.form == "tokenised"
+        return self._named == ["multi30k"] and self.form == "tokenised"
 
     @cached_property
     def _cut(self) -> Subwords:
-        return Subwords(self.subwords) if self.subwords else _learned(self._files("train"), self.pieces)
+        return Subwords(self.subwords) if self.subwords else _learned(self._sources("train"), self.pieces)
 
     def _pieces(self, split: str) -> list[tuple[list[int], list[int]]]:
-        return _encoded(self._files(split), self._cut.told)
+        return _encoded(self._sources(split), self._cut.told)
 
     def _pairs(self, split: str) -> list[Pair]:
-        return _read(self._files(split))
+        return _all(self._sources(split))
 
-    def _files(self, split: str) -> tuple[str, ...]:
-        if self.data == "files":
+    def _sources(self, split: str) -> tuple[Source, ...]:
+        return tuple(self._source(name, split) for name in self._named)
+
+    def _source(self, name: str, split: str) -> Source:
+        if name == "files":
             named = getattr(self, split)
             if len(named) not in (1, 2):
                 raise InputError(
                     f'{split} = {list(named)} names no pairs: write {split} = ["a.en", "a.fr"], or one table'
                 )
-            return tuple(str(Path(self.folder) / name) for name in named)
-        what = "Multi30k (task 1 of https://github.com/multi30k/dataset) is"
-        here = Path(self.folder) if self.folder else _data_folder(what, "multi30k") / "multi30k"
+            return Source(tuple(str(Path(self.folder) / name) for name in named))
+        what = f"{WHAT[name]} is"
+        here = Path(self.folder) if self.folder else _data_folder(what, name)
+        here = here / name if (here / name).is_dir() or not self.folder else here
+        if name == "tatoeba":
+            return Source((str(here / TATOEBA),), split, turned=self.source == "fr")
         stem = f"{SPLITS[split]}{FORMS[self.form]}"
-        return tuple(str(here / f"{stem}.{language}.gz") for language in (self.source, self.target))
+        return Source(tuple(str(here / f"{stem}.{language}.gz") for language in (self.source, self.target)))
 
 
 def _data_folder(what: str, name: str) -> Path:
@@ -228,16 +261,16 @@ def _data_folder(what: str, name: str) -> Path:
 
 
 @lru_cache(16)
-def _read(files: tuple[str, ...]) -> list[Pair]:
-    return table(files[0], 0, 1) if len(files) == 1 else aligned(*files)
+def _all(sources: tuple[Source, ...]) -> list[Pair]:
+    return [pair for source in sources for pair in source.pairs()]
 
 
 @lru_cache(4)
-def _learned(files: tuple[str, ...], size: int) -> Subwords:
-    return Subwords.learn([side for pair in _read(files) for side in pair], size)
+def _learned(sources: tuple[Source, ...], size: int) -> Subwords:
+    return Subwords.learn([side for pair in _all(sources) for side in pair], size)
 
 
 @lru_cache(16)
-def _encoded(files: tuple[str, ...], told: str) -> list[tuple[list[int], list[int]]]:
-    cut, pairs = Subwords(told), _read(files)
+def _encoded(sources: tuple[Source, ...], told: str) -> list[tuple[list[int], list[int]]]:
+    cut, pairs = Subwords(told), _all(sources)
     return list(zip(cut.encode([a for a, _ in pairs]), cut.encode([b for _, b in pairs]), strict=True))
