@@ -7,19 +7,26 @@ import pytest
 import torch
 
 from recuerdo.data.subwords import LEAST, Subwords
+from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
-from recuerdo.tasks.aligned import Gold, error_rates, hansards, judged, links_of, of_words
+from recuerdo.tasks.aligned import Gold, error_rates, hansards, judged, links_of, of_words, owning
 from recuerdo.tasks.translate import Translate
 
 DATA = Path(os.environ.get("RECUERDO_DATA", Path(__file__).resolve().parents[3] / "shared/data")) / "word_alignment"
 
 
+SOURCE = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])  # pieces 0, 1 of a word, 2 of one, the end
+TARGET = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]])
+
+
 def test_links_of_pieces():
-    # Source words: pieces 0 and 1, piece 2; then the end. Target words: piece 0, pieces 1 and 2; then the end.
     weights = torch.tensor([[0.3, 0.3, 0.4, 0.0], [0.0, 0.0, 0.9, 0.1], [0.1, 0.0, 0.2, 0.7], [0.0, 0.0, 0.0, 1.0]])
-    assert links_of(weights, [0, 0, 1, -1], 2, [0, 1, 1, -1], 2) == {(0, 0), (1, 1)}
+    assert links_of(weights, SOURCE, TARGET) == {(0, 0), (1, 1)}
     weights[1] = torch.tensor([0.0, 0.0, 0.2, 0.8])  # reads the end most: no link
-    assert links_of(weights, [0, 0, 1, -1], 2, [0, 1, 1, -1], 2) == {(0, 0)}
+    assert links_of(weights, SOURCE, TARGET) == {(0, 0)}
+    both = SOURCE.clone()
+    both[1, 1] = both[0, 1] = both[2, 0] = 1  # two words that are written as one have its links
+    assert links_of(weights, both, TARGET) == {(0, 0), (1, 0)}
 
 
 def maps_of(cut, shift):
@@ -38,7 +45,7 @@ def maps_of(cut, shift):
 
 def test_what_a_word_reads_is_a_sum_and_sums_to_one():
     weights = torch.rand(4, 4).softmax(-1)
-    table = of_words(weights, [0, 0, 1, -1], 2, [0, 1, 1, -1], 2)
+    table = of_words(weights, SOURCE, TARGET)
     torch.testing.assert_close(table.sum(-1), torch.ones(2))
     torch.testing.assert_close(table[0], torch.stack([weights[0, :2].sum(), weights[0, 2], weights[0, 3]]))
     torch.testing.assert_close(table[1, 2], weights[1:3, 3].mean())
@@ -47,7 +54,8 @@ def test_what_a_word_reads_is_a_sum_and_sums_to_one():
 def test_error_rates_and_the_choice():
     cut = Subwords.learn(["a b c d e"] * 9, LEAST + 20)
     links = frozenset((i, i) for i in range(5))
-    gold = [Gold("a b c d e", "a b c d e", links, links)] * 120
+    told = Worded.by_blanks("a b c d e")
+    gold = [Gold(told, told, links, links)] * 120
     assert len(cut.encode(["a b c d e"])[0]) == 6  # a piece for each word
     rates = error_rates(maps_of(cut, 1), gold[:3], cut)
     assert rates["usual"] == pytest.approx(0)
@@ -57,8 +65,9 @@ def test_error_rates_and_the_choice():
     assert told["AER, the usual map (usual)"] == pytest.approx(0)
     assert told["AER, raw (raw)"] == pytest.approx(100)
     assert told["AER, chosen on 100 pairs (usual)"] == pytest.approx(0)
-    one = Gold("a b", "c d", frozenset({(0, 1)}), frozenset({(0, 1), (1, 0)}))
-    assert one.turned() == Gold("c d", "a b", frozenset({(1, 0)}), frozenset({(1, 0), (0, 1)}))
+    a, c = Worded.by_blanks("a b"), Worded.by_blanks("c d")
+    one = Gold(a, c, frozenset({(0, 1)}), frozenset({(0, 1), (1, 0)}))
+    assert one.turned() == Gold(c, a, frozenset({(1, 0)}), frozenset({(1, 0), (0, 1)}))
 
 
 def test_what_has_no_gold(tmp_path, monkeypatch):
@@ -71,15 +80,20 @@ def test_what_has_no_gold(tmp_path, monkeypatch):
     (tmp_path / "enfr.src-tgt").write_text("a ||| b\n")
     (tmp_path / "enfr.gold").write_text("1-1\n1-1\n")
     with pytest.raises(InputError, match="has 1 pairs and 2 alignments"):
-        hansards(tmp_path)
+        hansards(tmp_path, tokenised=False)
 
 
 @pytest.mark.data
 def test_hansards():
     if not (DATA / "enfr.gold").is_file():
         pytest.skip(f"needs the gold alignments in {DATA}: set RECUERDO_DATA to the folder that holds word_alignment/")
-    gold = hansards(DATA)
+    gold = hansards(DATA, tokenised=True)
     assert len(gold) == 447
-    cut = Subwords.learn([one.source for one in gold], LEAST + 100)
+    cut = Subwords.learn([one.source.text for one in gold], LEAST + 100)
+    assert any("d&apos; un" in one.target.text for one in gold)
+    for one in hansards(DATA, tokenised=False):
+        owned = owning(cut, one.target)
+        assert (owned.sum(0) >= 1).all()  # each word has a piece, and each piece has a word
+        assert (owned.sum(1) >= 1).all()
     rates = error_rates(lambda source, target: {}, gold, cut)
     assert rates["diagonal"] == pytest.approx(54, abs=1)  # as our notes have it

@@ -74,13 +74,9 @@ class Subwords:
         ids = ids[: ids.index(END)] if END in ids else ids
         return self._pieces.decode([i for i in ids if i > END], skip_special_tokens=False).strip()
 
-    def words(self, line: str) -> tuple[list[str], list[int]]:
-        """The words of a line, as blanks part them, and to which each piece of `encode` belongs, -1 for the end."""
-        words = line.split()
-        # A blank belongs to the word behind it, as in the pieces.
-        of = [number for number, word in enumerate(words) for _ in range(len(word) + (number > 0))]
-        cut = self._pieces.encode(" ".join(words), add_special_tokens=False)
-        return words, [*(of[end - 1] for _, end in cut.offsets), -1]
+    def ends(self, line: str) -> list[int]:
+        """Where the last letter of each piece of `encode` stands in a line without needless blanks, -1 for the end."""
+        return [*(end - 1 for _, end in self._pieces.encode(line, add_special_tokens=False).offsets), -1]
 
     @cached_property
     def _pieces(self) -> Any:

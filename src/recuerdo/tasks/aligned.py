@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recuerdo.data.parallel import lines, padded
 from recuerdo.data.subwords import Subwords
+from recuerdo.data.wording import Worded, as_written, owners
 from recuerdo.errors import InputError
 from recuerdo.metrics import Link, alignment_error_rate, parse_alignment
 
@@ -22,8 +23,8 @@ Maps = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 class Gold:
     """A pair of sentences and its links (source word, target word), sure ones and possible ones."""
 
-    source: str
-    target: str
+    source: Worded
+    target: Worded
     sure: frozenset[Link]
     possible: frozenset[Link]
 
@@ -33,16 +34,22 @@ class Gold:
         return Gold(self.target, self.source, sure, possible)
 
 
-def hansards(folder: Path) -> list[Gold]:
-    """The 447 pairs of English and French in `folder`. Raises InputError where they are not."""
+def hansards(folder: Path, *, tokenised: bool) -> list[Gold]:
+    """The 447 pairs of English and French in `folder`, as they are written, or as Multi30k's tokeniser leaves them.
+
+    Raises InputError where they are not.
+    """
     texts, links = (lines(folder / name) for name in FILES)
     if len(texts) != len(links):
         raise InputError(f"{folder} has {len(texts)} pairs and {len(links)} alignments: one for one")
     found = []
     for text, line in zip(texts, links, strict=True):
-        source, _, target = text.partition(" ||| ")
+        english, _, french = text.partition(" ||| ")
         sure, possible = parse_alignment(line, base=1)
-        found.append(Gold(source, target, frozenset(sure), frozenset(possible)))
+        pair = [
+            as_written(side.split(), french=i == 1, tokenised=tokenised) for i, side in enumerate((english, french))
+        ]
+        found.append(Gold(pair[0], pair[1], frozenset(sure), frozenset(possible)))
     return found
 
 
@@ -53,37 +60,38 @@ def error_rates(maps: Maps, gold: Sequence[Gold], cut: Subwords) -> dict[str, fl
     """
     found: dict[str, list[set[Link]]] = {}
     for one in gold:
-        words, of = cut.words(one.source)
-        said, said_of = cut.words(one.target)
-        source, target = (padded(cut.encode([text])) for text in (one.source, one.target))
+        source, target = (padded(cut.encode([side.text])) for side in (one.source, one.target))
+        onto, from_ = (owning(cut, side) for side in (one.source, one.target))
         for name, weights in maps(source, target).items():
-            found.setdefault(name, []).append(links_of(weights[0], of, len(words), said_of, len(said)))
-        found.setdefault("diagonal", []).append(
-            {(min(len(words) - 1, round(j * len(words) / len(said))), j) for j in range(len(said))}
-        )
+            found.setdefault(name, []).append(links_of(weights[0], onto, from_))
+        words, said = len(one.source.spans), len(one.target.spans)
+        found.setdefault("diagonal", []).append({(min(words - 1, round(j * words / said)), j) for j in range(said)})
     sure, possible = [one.sure for one in gold], [one.possible for one in gold]
     return {name: 100 * alignment_error_rate(links, sure, possible) for name, links in found.items()}
 
 
-def links_of(weights: Tensor, of: Sequence[int], words: int, said_of: Sequence[int], said: int) -> set[Link]:
-    """Weights [t, s] of pieces -> links of words."""
-    most = of_words(weights, of, words, said_of, said).argmax(-1)
-    return {(int(i), j) for j, i in enumerate(most) if i < words}
+def owning(cut: Subwords, told: Worded) -> Tensor:
+    """[pieces, words + 1]: 1 where a piece is of a word, or, last, of none."""
+    found = torch.zeros(len(ends := cut.ends(told.text)), len(told.spans) + 1)
+    for piece, words in enumerate(owners(ends, told)):
+        found[piece, words or -1] = 1
+    return found
 
 
-def of_words(weights: Tensor, of: Sequence[int], words: int, said_of: Sequence[int], said: int) -> Tensor:
+def links_of(weights: Tensor, onto: Tensor, from_: Tensor) -> set[Link]:
+    """Weights [t, s] of pieces -> links of words; one word that stands for two has the links of both."""
+    table = of_words(weights, onto, from_)
+    return {(i, j) for j, i in (table == table.amax(-1, keepdim=True)).nonzero().tolist() if i < onto.shape[1] - 1}
+
+
+def of_words(weights: Tensor, onto: Tensor, from_: Tensor) -> Tensor:
     """Weights [t, s] of pieces -> of words, [said, words + 1], the end of the source last.
 
-    What a word read of another is the sum over that one's pieces, and the mean over its own. `of` and `said_of` say
-    which word each piece is of (`Subwords.words`).
+    What a word read of another is the sum over that one's pieces, and the mean over its own. `onto` and `from_` say
+    of which words the pieces of source and target are (`owning`).
     """
-    onto, from_ = _owners(of, words), _owners(said_of, said)[:, :said]
-    return (from_ / from_.sum(0)).T @ weights @ onto
-
-
-def _owners(of: Sequence[int], words: int) -> Tensor:
-    """[pieces, words + 1]: 1 where a piece is of a word, or, last, of none."""
-    return torch.nn.functional.one_hot(torch.tensor([word if word >= 0 else words for word in of]), words + 1).float()
+    own = from_[:, :-1]
+    return (own / own.sum(0).clamp_min(1)).T @ weights @ onto
 
 
 def judged(maps: Maps, gold: Sequence[Gold], cut: Subwords) -> Iterator[tuple[str, float]]:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from recuerdo.data.parallel import PAD, Bilingual, Pair, Source, batch, padded, rounds
 from recuerdo.data.subwords import Subwords
+from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.decoding import Line, beam, greedy
 from recuerdo.nn.saying import loss_of_saying
-from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words
+from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words, owning
 from recuerdo.tasks.translated import Translated
 
 MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
@@ -141,9 +142,9 @@ class Translate:
 
         Raises InputError for a text that says nothing, and for one that is far longer than what was learned from.
         """
-        words, of = self._cut.words(text)
+        asked = Worded.by_blanks(text)
         ids = self._cut.encode([text])[0]
-        if not words:
+        if not asked.spans:
             raise InputError("there is nothing to translate: give a text with a word in it")
         if len(ids) > 2 * self.longest:
             raise InputError(
@@ -153,12 +154,11 @@ class Translate:
         ((_, lines),) = self._said(model, [ids], self.beam)
         said = self._cut.decode(lines[0][0].pieces)
         other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
-        target_words, target_of = self._cut.words(said)
-        target = self._cut.encode([said])[0]
+        answer, target = Worded.by_blanks(said), self._cut.encode([said])[0]
         usual = next(iter(model.alignments(padded([ids]), padded([target])).values()), None)
-        table = None if usual is None else of_words(usual[0], of, len(words), target_of, len(target_words))[:, :-1]
-        weights = () if table is None else tuple(map(tuple, table.tolist()))
-        return Translated(tuple(words), tuple(target_words), weights, tuple(other))
+        sides = owning(self._cut, asked), owning(self._cut, answer)
+        weights = () if usual is None else tuple(map(tuple, of_words(usual[0], *sides)[:, :-1].tolist()))
+        return Translated(tuple(asked.words), tuple(answer.words), weights, tuple(other))
 
     @torch.no_grad()
     def evidence(self, model: Model, split: str) -> dict[str, float]:
@@ -169,7 +169,8 @@ class Translate:
             raise InputError(f"the gold alignments are of English and French, not of {self.source} and {self.target}")
         if isinstance(model, Seq2Seq) and model.align is None:
             raise InputError("this model has no attention: there is nothing to compare with an alignment")
-        gold = hansards(_data_folder("the gold alignments are", "word_alignment") / "word_alignment")
+        folder = _data_folder("the gold alignments are", "word_alignment") / "word_alignment"
+        gold = hansards(folder, tokenised=self._tokenised)
         gold = [one if self.source == "en" else one.turned() for one in gold]
         if split == "valid":
             return error_rates(model.alignments, gold[:CHOSEN_ON], self._cut)
