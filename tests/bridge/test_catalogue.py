@@ -173,7 +173,7 @@ def test_a_full_disk(tiny: Path, monkeypatch: pytest.MonkeyPatch, where: str, nu
     def full(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    owner, name = {"download": (fetch, "_stream"), "conversion": (shutil, "move"), "seal": (os, "fsync")}[where]
+    owner, name = {"download": (fetch, "stream"), "conversion": (shutil, "move"), "seal": (os, "fsync")}[where]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full)
         with pytest.raises(FetchError) as caught:

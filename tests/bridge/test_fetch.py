@@ -22,6 +22,7 @@ from types import SimpleNamespace
 import pytest
 
 from recuerdo.bridge import catalogue, fetch
+from recuerdo.data import web
 from recuerdo.errors import FetchError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -130,7 +131,7 @@ def test_a_trouble_that_passes_is_survived(site: Site, tmp_path: Path) -> None:
 
 def test_a_server_that_falls_silent_is_left(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = wheel_bytes()
-    monkeypatch.setattr(fetch, "QUIET", 0.2)
+    monkeypatch.setattr(web, "QUIET", 0.2)
     site.offer(body)
     site.pages[f"/files/{WHEEL}"] = partly(site, body, then=site.hold.wait)
     began = time.monotonic()
@@ -140,7 +141,7 @@ def test_a_server_that_falls_silent_is_left(site: Site, tmp_path: Path, monkeypa
 
 def test_a_server_that_drips_is_left(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = wheel_bytes()
-    monkeypatch.setattr(fetch, "PATIENCE", 0.0)
+    monkeypatch.setattr(web, "PATIENCE", 0.0)
     site.offer(body)
     assert "it took longer than 0 s" in refused(tmp_path, body)
 
@@ -227,18 +228,18 @@ def test_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(urllib.request.OpenerDirector, "open", open_)
         with pytest.raises(FetchError, match=r"The certificate of pypi.org is not trusted here; set SSL_CERT_FILE"):
-            fetch.open_url("https://pypi.org/simple/")
+            web.open_url("https://pypi.org/simple/")
     with monkeypatch.context() as patch:
         loaded: list[str] = []
         patch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile=None, capath=None))
         patch.setattr(ssl.SSLContext, "load_verify_locations", lambda _, *names, **__: loaded.extend(names))
         patch.delenv("REQUESTS_CA_BUNDLE", raising=False)
         patch.setitem(sys.modules, "certifi", SimpleNamespace(where=lambda: "bundle.pem"))
-        fetch._certificates()
+        web._certificates()
         assert loaded == ["bundle.pem"]
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "no-such-file.pem")
     with pytest.raises(FetchError, match=r"REQUESTS_CA_BUNDLE names no file of certificates; correct it or unset it."):
-        fetch.open_url("https://pypi.org/simple/")
+        web.open_url("https://pypi.org/simple/")
 
 
 def test_which_index_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,10 +322,11 @@ def test_a_zip_that_is_none_or_lacks_a_member(archive: Path, tmp_path: Path) -> 
 
 DRIVER = """
 import json, sys
-from recuerdo.bridge import catalogue, fetch
+from recuerdo.bridge import catalogue
+from recuerdo.data import web
 facts = json.loads(sys.argv[1])
 catalogue._ENTRIES = (catalogue.Entry(**{**facts, "members": tuple(facts["members"])}),)
-fetch.QUIET = 20
+web.QUIET = 20
 def say(message, done, total):
     print(message, flush=True)
 print("GOT", catalogue.get("tiny", progress=say), flush=True)

@@ -368,7 +368,7 @@ def test_more_to_generate_than_fits_says_so(tiny, inside):
 
 def test_without_a_network(tmp_path, inside, monkeypatch):
     """The hub switched off, the index at a port where nobody listens, nothing in the cache."""
-    monkeypatch.setattr("recuerdo.bridge.fetch.PAUSE", 0.0)
+    monkeypatch.setattr("recuerdo.data.web.PAUSE", 0.0)
     monkeypatch.setenv("RECUERDO_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("RECUERDO_INDEX_URL", "http://127.0.0.1:9/simple")

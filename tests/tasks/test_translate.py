@@ -153,9 +153,13 @@ def test_what_cannot_be(more, words):
         Translate(**more)
 
 
-def test_other_errors(task, monkeypatch):
+def test_other_errors(task, monkeypatch, tmp_path):
     monkeypatch.delenv("RECUERDO_DATA", raising=False)
-    with pytest.raises(InputError, match="set RECUERDO_DATA to the folder that holds multi30k/"):
+    monkeypatch.setenv("RECUERDO_CACHE", str(tmp_path))
+    with pytest.raises(
+        InputError,
+        match="fetch it with `recuerdo data get multi30k`, or set RECUERDO_DATA to the folder that holds multi30k/",
+    ):
         Translate().carries()
     with pytest.raises(InputError, match=r"set RECUERDO_DATA to the folder that holds tatoeba/"):
         Translate(data="tatoeba", form="raw").carries()

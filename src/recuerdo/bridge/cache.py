@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -25,22 +24,12 @@ from typing import Any
 
 from recuerdo.bridge import convert
 from recuerdo.bridge.convert import Progress
+from recuerdo.data.web import cache_folder
 from recuerdo.errors import FetchError
 
 LOCK_WAIT = 3600.0  # seconds that a second process waits for the first
 STALE = 24 * 3600.0  # seconds after which anybody's work in progress is debris
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name))
-
-
-def cache_folder() -> Path:
-    """Where fetched things live: RECUERDO_CACHE, else the platform's own folder for caches."""
-    if chosen := os.environ.get("RECUERDO_CACHE"):
-        return Path(os.path.expanduser(chosen)).absolute()
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen) / "recuerdo"
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "recuerdo" / "cache"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "recuerdo"
 
 
 def models_folder() -> Path:

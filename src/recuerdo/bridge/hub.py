@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from recuerdo.bridge.cache import FULL, file_sha256
 from recuerdo.bridge.convert import Progress
-from recuerdo.bridge.fetch import Passing, open_url
+from recuerdo.data.web import Passing, open_url
 from recuerdo.errors import FetchError, ModelError
 
 WAIT = 4.0  # seconds in which the hub must have answered, else it counts as out of reach

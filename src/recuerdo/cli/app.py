@@ -9,6 +9,7 @@ import typer
 from recuerdo.cli import (
     carry,
     compare,
+    data,
     demo,
     evaluate,
     export,
@@ -66,6 +67,7 @@ app.command(name="demo")(demo.demo)
 app.add_typer(marks.app, name="marks")
 app.add_typer(memories.app, name="memories")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 
 

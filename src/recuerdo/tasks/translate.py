@@ -1,6 +1,5 @@
 """Translate: pairs of lines, a model that reads one and says the other, judged by BLEU and chrF."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.data.parallel import PAD, Bilingual, Pair, Source, batch, padded, rounds
+from recuerdo.data.sources import data_folder, data_sets
 from recuerdo.data.subwords import Subwords
 from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
@@ -26,10 +26,6 @@ MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
 SOURCES = ("multi30k", "tatoeba", "files")
 FORMS = {"tokenised": ".lc.norm.tok", "raw": ""}
 TATOEBA = "fra_eng.tsv.gz"  # English, then French
-WHAT = {
-    "multi30k": "Multi30k (task 1 of https://github.com/multi30k/dataset)",
-    "tatoeba": "Tatoeba's English and French sentences (https://www.manythings.org/anki)",
-}
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
 AT_ONCE = 6000  # pieces of a batch that is translated
 Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and is Speaking, with `alignments`
@@ -45,7 +41,7 @@ class Translate:
     files whose lines say the same, or one file with a tab between source and target. `source` and `target` are
     languages as Multi30k names them (en, de, fr). `form`: "tokenised" is the lower-cased, normalised, tokenised text of
     Multi30k that papers score, "raw" the text as it is. `folder`: where the files are, or the folders multi30k/ and
-    tatoeba/ with them; "" = RECUERDO_DATA, and of one's own files here.
+    tatoeba/ with them; "" = where `recuerdo data get` puts them (RECUERDO_DATA), and of one's own files here.
 
     `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
     either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels; `beam`
@@ -169,7 +165,7 @@ class Translate:
             raise InputError(f"the gold alignments are of English and French, not of {self.source} and {self.target}")
         if isinstance(model, Seq2Seq) and model.align is None:
             raise InputError("this model has no attention: there is nothing to compare with an alignment")
-        folder = _data_folder("the gold alignments are", "word_alignment") / "word_alignment"
+        folder = _folder("the gold alignments are", "word_alignment")
         gold = hansards(folder, tokenised=self._tokenised)
         gold = [one if self.source == "en" else one.turned() for one in gold]
         if split == "valid":
@@ -243,22 +239,19 @@ class Translate:
                     f'{split} = {list(named)} names no pairs: write {split} = ["a.en", "a.fr"], or one table'
                 )
             return Source(tuple(str(Path(self.folder) / name) for name in named))
-        what = f"{WHAT[name]} is"
-        here = Path(self.folder) if self.folder else _data_folder(what, name)
-        here = here / name if (here / name).is_dir() or not self.folder else here
+        here = Path(self.folder) if self.folder else _folder(f"{name} is", name)
+        here = here / name if (here / name).is_dir() else here
         if name == "tatoeba":
             return Source((str(here / TATOEBA),), split, turned=self.source == "fr")
         stem = f"{SPLITS[split]}{FORMS[self.form]}"
         return Source(tuple(str(here / f"{stem}.{language}.gz") for language in (self.source, self.target)))
 
 
-def _data_folder(what: str, name: str) -> Path:
-    folder = os.environ.get("RECUERDO_DATA", "")
-    if not folder:
-        raise InputError(
-            f"{what} needed and no folder of data is known: set RECUERDO_DATA to the folder that holds {name}/"
-        )
-    return Path(folder)
+def _folder(what: str, name: str) -> Path:
+    if folder := data_folder(name):
+        return folder
+    get = f"fetch it with `recuerdo data get {name}`, or " if name in data_sets() else ""
+    raise InputError(f"{what} needed and not here: {get}set RECUERDO_DATA to the folder that holds {name}/")
 
 
 @lru_cache(16)
