@@ -298,6 +298,9 @@ def _map_and_gold(scores: ArrayLike, gold: ArrayLike) -> tuple[np.ndarray, np.nd
 # -------------------------------------------------------------------------------------------------------- translations
 
 
+ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+
+
 @dataclass(frozen=True)
 class Judged:
     """A score of sacrebleu, 0 to 100, and the signature that says exactly how it was reckoned."""
@@ -318,6 +321,22 @@ def bleu(said: Sequence[str], right: Sequence[str], *, tokenised: bool = False) 
 def chrf(said: Sequence[str], right: Sequence[str]) -> Judged:
     """chrF2 of a whole corpus against one reference a line (Popovic 2015), by sacrebleu."""
     return _judged(_sacrebleu().CHRF(), said, right)
+
+
+def rouge(said: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
+    """ROUGE-1, -2 and -L, F1 in percent (Lin 2004), by rouge-score with its stemmer: the mean over the lines.
+
+    Of several references of a line the best counts, for each of the three by itself.
+    """
+    try:
+        from rouge_score import rouge_scorer
+    except ImportError:
+        raise InputError("ROUGE needs rouge-score: pip install 'recuerdo[summarise]'") from None
+    if len(said) != len(right) or not said or not all(right):
+        raise ShapeError(f"there are {len(said)} summaries, references of {len(right)}: each has at least one")
+    scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
+    found = [scorer.score_multi(list(some), line) for line, some in zip(said, right, strict=True)]
+    return {ROUGE[name]: 100 * sum(one[name].fmeasure for one in found) / len(found) for name in ROUGE}
 
 
 def _judged(metric: Any, said: Sequence[str], right: Sequence[str]) -> Judged:

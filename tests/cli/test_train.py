@@ -231,6 +231,8 @@ REFUSED = {
     "a folder that is none": (["evaluate", "nothing"], RunError, "nothing is no folder of a run"),
     "predict from none": (["predict", "nothing", "-q", "x"], RunError, "make one with `recuerdo train`"),
     "an ending": (["predict", "x", "--out", "x.png"], InputError, "x.png is neither .html nor .json: these can be written"),
+    "no text": (["predict", "x", "--text-file", "none.txt"], InputError, "the text none.txt cannot be read"),
+    "two texts": (["predict", "x", "a", "--text-file", "none.txt"], InputError, "the text is given twice"),
     "no story": (["predict", "x", "--story", "none.txt"], InputError, "the story none.txt cannot be read"),
     "a seed to go on": (["train", "x", "--seed", 3], RunError, "x holds another run (train.seed): go on with it by"),
 }  # fmt: skip

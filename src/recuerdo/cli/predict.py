@@ -17,12 +17,15 @@ EXAMPLES = """Examples:
 `recuerdo predict babi-reader --story story.txt -q "Where is Mary?" --mute "Mary went to the office."`
 
 `recuerdo predict runs/multi30k-en-fr "two young men are outside ." --out alignment.html`
+
+`recuerdo predict runs/scitldr-pointer --text-file abstract.txt --out summary.html`
 """
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or a model that comes with recuerdo.")],
-    text: Annotated[str | None, typer.Argument(help="A text to translate.")] = None,
+    text: Annotated[str | None, typer.Argument(help="A text to translate, or to sum up.")] = None,
+    text_file: Annotated[Path | None, typer.Option("--text-file", help="A file with the text.")] = None,
     story: Annotated[Path | None, typer.Option("--story", "-f", help="A file with one sentence on each line.")] = None,
     question: Annotated[str | None, typer.Option("--question", "-q", help="The question.")] = None,
     boost: Annotated[list[str] | None, typer.Option("--boost", help="Look at this sentence more (repeatable).")] = None,
@@ -30,15 +33,18 @@ def predict(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a .html or .json file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and the looks as JSON.")] = False,
 ) -> None:
-    """Ask a trained model: a question about a story, or for a translation. See what it looked at."""
+    """Ask a trained model: a question about a story, for a translation, or for a summary. See what it looked at."""
     if out is not None and out.suffix not in (".html", ".json"):
         raise InputError(f"{out.name} is neither .html nor .json: these can be written")
     words: dict[str, Any] = {}
-    if story is not None:
-        try:
-            words["story"] = story.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the story {story} cannot be read ({error}): give a text file in UTF-8") from None
+    if text is not None and text_file is not None:
+        raise InputError("the text is given twice: as a word of the command, or with --text-file")
+    for name, path in (("story", story), ("text", text_file)):
+        if path is not None:
+            try:
+                words[name] = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"the {name} {path} cannot be read ({error}): give a text file in UTF-8") from None
     words |= {} if text is None else {"text": text}
     words |= {} if question is None else {"question": question}
     words |= {"boost": tuple(boost)} if boost else {}

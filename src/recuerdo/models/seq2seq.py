@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from recuerdo.errors import InputError
 from recuerdo.nn.dropout import Dropout
+from recuerdo.nn.recurrent import Align, BothWays
 from recuerdo.nn.saying import PAD, Speaking
-from recuerdo.read import Additive, Bilinear, LocationAware, Reading, allow, dot, read, watch
+from recuerdo.read import Additive, Bilinear, LocationAware, dot, watch
 from recuerdo.read.score import Score
 
 ATTENTIONS: dict[str, Callable[[int], Score]] = {
@@ -33,23 +33,6 @@ ATTENTIONS: dict[str, Callable[[int], Score]] = {
     "location": lambda hidden: LocationAware(hidden, hidden, ready=True),
 }
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
-
-
-class Align(nn.Module):
-    """Rows [b, q, hidden] read the source: a module by itself, so that the read has an address."""
-
-    def __init__(self, score: Score):
-        super().__init__()
-        self.score = score
-
-    def forward(self, rows: Tensor, keys: Tensor, states: Tensor, there: Tensor, previous: Tensor | None) -> Reading:
-        """Keys [b, s, hidden] and states [b, s, 2 * hidden] of the source; `previous` [b, s]: the alignment before."""
-        score = self.score
-        if isinstance(score, LocationAware):
-            before = there.new_zeros(there.shape, dtype=rows.dtype) if previous is None else previous
-            score = score.after(before[:, None, None])
-        mask = allow(there[:, None, None])
-        return read(rows[:, None], keys[:, None], states[:, None], mask=mask, score=score)
 
 
 @dataclass
@@ -102,7 +85,7 @@ class Seq2Seq(Speaking):
         if attention == "location" and not feeding:
             raise InputError("location-aware attention goes step by step: leave feeding on")
         self.feeding = feeding
-        self.encoder = CELLS[cell](width, hidden, batch_first=True, bidirectional=True)
+        self.encoder = BothWays(CELLS[cell], width, hidden)
         self.first = nn.Linear(2 * hidden, len(self._parts(cell)) * hidden)
         self.key = nn.Linear(2 * hidden, hidden, bias=False)
         self.align = None if attention == "none" else Align(ATTENTIONS[attention](hidden))
@@ -134,12 +117,8 @@ class Seq2Seq(Speaking):
         """Sources [b, s] of which nothing is said yet."""
         there = source != PAD
         words = self.drop(self.piece(source))
-        packed = pack_padded_sequence(words, there.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        packed, last = self.encoder(packed)
-        states, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.shape[1])
+        states, thought = self.encoder(words, there)
         states = self.drop(states)
-        last = last[0] if isinstance(last, tuple) else last
-        thought = last.transpose(0, 1).flatten(1)  # where each way through the source ended
         state = torch.tanh(self.first(thought)).chunk(self.first.out_features // self.cell.hidden_size, -1)
         return Told(states, self.key(states), there, thought, tuple(part[None].contiguous() for part in state))
 

@@ -17,9 +17,9 @@ from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
-from recuerdo.nn.decoding import Line, beam, greedy
 from recuerdo.nn.saying import loss_of_saying
 from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words, owning
+from recuerdo.tasks.spoken import spoken
 from recuerdo.tasks.translated import Translated
 
 MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
@@ -27,7 +27,6 @@ SOURCES = ("multi30k", "tatoeba", "files")
 FORMS = {"tokenised": ".lc.norm.tok", "raw": ""}
 TATOEBA = "fra_eng.tsv.gz"  # English, then French
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
-AT_ONCE = 6000  # pieces of a batch that is translated
 Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and is Speaking, with `alignments`
 ROOM = 10  # a translation has at most twice as many pieces as the source, and so many more
 
@@ -127,7 +126,7 @@ class Translate:
     def say(self, model: Model, texts: Sequence[str], *, wide: int = 1) -> list[str]:
         """Translations, in the order of the texts; an empty text has an empty one."""
         out = [""] * len(texts)
-        for rows, lines in self._said(model, self._cut.encode(texts), wide):
+        for rows, lines in spoken(model, self._cut.encode(texts), longest=_longest, wide=wide, alpha=self.alpha):
             for row, line in zip(rows, lines, strict=True):
                 out[row] = self._cut.decode(line[0].pieces) if texts[row].strip() else ""
         return out
@@ -147,7 +146,7 @@ class Translate:
                 f"the text has {len(ids)} pieces, and this model learned from up to {self.longest}: "
                 "give it in sentences"
             )
-        ((_, lines),) = self._said(model, [ids], self.beam)
+        ((_, lines),) = spoken(model, [ids], longest=_longest, wide=self.beam, alpha=self.alpha)
         said = self._cut.decode(lines[0][0].pieces)
         other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
         answer, target = Worded.by_blanks(said), self._cut.encode([said])[0]
@@ -173,20 +172,6 @@ class Translate:
         return dict(judged(model.alignments, gold, self._cut))
 
     # ------------------------------------------------------------------------------------------------ what is behind it
-
-    def _said(self, model: Model, ids: list[list[int]], wide: int) -> Iterator[tuple[list[int], list[list[Line]]]]:
-        """Rows of `ids` and what is said of each, batches of similar length one after the other."""
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        device = next(model.parameters()).device
-        while order:
-            many = max(1, AT_ONCE // (wide * len(ids[order[-1]])))
-            rows, order = order[-many:], order[:-many]
-            source = padded([ids[i] for i in rows]).to(device)
-            longest = 2 * (source != PAD).sum(1) + ROOM  # of each by itself: the others of a batch change nothing
-            if wide == 1:
-                yield rows, [[line] for line in greedy(model, source, longest=longest)]
-            else:
-                yield rows, beam(model, source, longest=longest, width=wide, alpha=self.alpha)
 
     def _of_each(self, said: list[str], right: list[str], split: str) -> dict[str, float]:
         """BLEU of the pairs of each source, where there are several."""
@@ -245,6 +230,10 @@ class Translate:
             return Source((str(here / TATOEBA),), split, turned=self.source == "fr")
         stem = f"{SPLITS[split]}{FORMS[self.form]}"
         return Source(tuple(str(here / f"{stem}.{language}.gz") for language in (self.source, self.target)))
+
+
+def _longest(size: int) -> int:
+    return 2 * size + ROOM
 
 
 def _folder(what: str, name: str) -> Path:

@@ -35,6 +35,7 @@ TASKS = {
     "answer": "recuerdo.tasks.answer:Answer",
     "find": "recuerdo.tasks.find:Find",
     "recall": "recuerdo.tasks.recall:Recall",
+    "summarise": "recuerdo.tasks.summarise:Summarise",
     "translate": "recuerdo.tasks.translate:Translate",
 }
 SECTIONS = ("name", "about", "task", "data", "model", "train", "result")
