@@ -7,7 +7,8 @@ python benchmarks/translate.py training decoding  only these sections
 One thread, CPU seconds, interleaved. The model is a Transformer of 4 + 4 layers, 128 wide, over 4,000 pieces, with the
 parameters that it starts with: what is timed does not depend on what it has learned, and lines are cut off at 25 pieces.
 Sentences are those of Multi30k in the data folder; without it, made-up pieces of the same lengths. CTranslate2 is
-compared with where it is installed (pip install 'recuerdo[export]').
+compared with where it is installed (pip install 'recuerdo[export]'), and Joey NMT 2.3 where it can be imported; what it
+pins is old, so beside what is here: pip install --no-deps --target peers joeynmt importlib_metadata, PYTHONPATH=peers.
 """
 
 import importlib.util
@@ -16,6 +17,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 from measure import ROOT, Report, arguments, interleaved, median, ratio
 
@@ -85,6 +87,12 @@ def training(report: Report, quick: bool) -> None:
         "ours, float32": _step(Transformer(PIECES, **SIZES), some, _loss, "float32"),
         "ours, bfloat16": _step(Transformer(PIECES, **SIZES), some, _loss, "bfloat16"),
     }
+    joey = importlib.util.find_spec("joeynmt") is not None
+    if joey:
+        variants["Joey NMT, float32"] = _joey(some, "float32")
+        variants["Joey NMT, bfloat16"] = _joey(some, "bfloat16")
+    else:
+        print("translate: Joey NMT cannot be imported and is left out", file=sys.stderr)
     times = interleaved(variants, rounds)
     how = f"CPU s, median of {rounds}, {pieces} pieces of both sides"
     for name, spent in times.items():
@@ -95,6 +103,53 @@ def training(report: Report, quick: bool) -> None:
         ("ours, bfloat16", "plain torch, bfloat16"),
     ):
         report.add(f"{name}, against {base}", 1 / ratio(times, name, base), "x", against=base, how=how)
+    for name, base, target in (
+        ("ours, bfloat16", "Joey NMT, float32", ">= 1.5"),
+        ("ours, bfloat16", "Joey NMT, bfloat16", ""),
+        ("ours, float32", "Joey NMT, float32", ""),
+    ):
+        if joey:
+            gain = 1 / ratio(times, name, base)
+            report.add(f"{name}, against {base}", gain, "x", target=target, against=base, how=how)
+
+
+def _joey(some: Bilingual, precision: str):
+    """A step of Joey NMT's own Transformer and loss, of the same sizes, on the same pairs."""
+    from joeynmt.model import build_model
+    from joeynmt.vocabulary import Vocabulary
+
+    names = {"unk": "<unk>", "pad": "<pad>", "bos": "<s>", "eos": "</s>"}
+    marks = {f"{name}_token": token for name, token in names.items()}
+    marks |= {f"{name}_id": number for number, name in enumerate(names)}
+    words = Vocabulary([f"w{i}" for i in range(PIECES - 3)], SimpleNamespace(**marks, sep_token=None, lang_tags=[]))
+    side = {
+        "type": "transformer",
+        "num_layers": 4,
+        "num_heads": 4,
+        "embeddings": {"embedding_dim": 128, "scale": True, "dropout": 0.3},
+        "hidden_size": 128,
+        "ff_size": 256,
+        "dropout": 0.3,
+        "layer_norm": "pre",
+    }
+    told = {"encoder": side, "decoder": side, "tied_embeddings": True, "tied_softmax": True}
+    model = build_model(told, words, words)
+    model.loss_function = ("crossentropy", 0.1)
+    # Its unknown piece stands before ours.
+    source, before, target = (side + 1 for side in (some.source, some.told, some.target))
+    given = {
+        "src": source,
+        "src_mask": (source != PAD + 1)[:, None],
+        "src_length": (source != PAD + 1).sum(1),
+        "trg_input": before,
+        "trg": target,
+        "trg_mask": (target != PAD + 1)[:, None],
+    }
+
+    def loss(model, some: Bilingual) -> Tensor:
+        return model(return_type="loss", **given)[0] / len(some)
+
+    return _step(model, some, loss, precision)
 
 
 def _loss(model: Transformer, some: Bilingual) -> Tensor:
