@@ -4,12 +4,17 @@ import json
 import random
 
 import pytest
+from typer.testing import CliRunner
 
+from recuerdo.cli.app import app
 from recuerdo.data.subwords import LEAST, Subwords
 from recuerdo.errors import InputError, RunError
+from recuerdo.train.checkpoint import load_checkpoint
+from recuerdo.workbench import packing
 from recuerdo.workbench.exporting import export
+from recuerdo.workbench.packing import pack
 from recuerdo.workbench.recipe import resolve
-from recuerdo.workbench.running import open_run, train
+from recuerdo.workbench.running import evaluate, open_run, train
 
 WORDS = {"red": "rot", "blue": "blau", "house": "haus", "tree": "baum", "sees": "sieht", "old": "alt", "dog": "hund"}
 
@@ -85,12 +90,55 @@ def test_what_cannot_be_exported(run, tmp_path):
 
 
 def test_the_door(run, tmp_path):
-    from typer.testing import CliRunner
-
-    from recuerdo.cli.app import app
-
     done = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "a"), "--type", "int8", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["bytes"] == sum(file.stat().st_size for file in (tmp_path / "a").iterdir())
     done = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "b")])
-    assert "MB for CTranslate2, numbers as float32" in done.stdout
+    assert "MB, for CTranslate2, numbers as float32" in done.stdout
+
+
+def test_a_run_to_pass_on_is_small_and_says_the_same(run, tmp_path):
+    small = pack(run, tmp_path / "small", kind="float16", about="a toy", licence="CC0")
+    assert {path.name for path in small.iterdir()} == {"best.safetensors", "card.json", "recipe.toml"}
+    assert 1.9 * (small / "best.safetensors").stat().st_size < (run / "best.safetensors").stat().st_size
+    card = json.loads((small / "card.json").read_text())
+    assert (card["about"], card["licence"], card["numbers"]) == ("a toy", "CC0", "float16")
+    assert card["command"] == "recuerdo train made --seed 0"
+    one, two = open_run(run), open_run(small)
+    texts = lines(40, "other")
+    assert two.model.table.dtype == one.model.table.dtype
+    same = sum(a == b for a, b in zip(one.task.say(one.model, texts), two.task.say(two.model, texts), strict=True))
+    assert same >= 36
+    with pytest.raises(RunError, match="there is no checkpoint .*last.safetensors"):
+        open_run(small, "last")
+
+
+def test_results_stay_only_with_the_numbers_that_they_are_of(run, tmp_path):
+    evaluate(run, "valid")
+    assert "results" in json.loads((pack(run, tmp_path / "same") / "card.json").read_text())
+    other = pack(run, tmp_path / "other", kind="bfloat16")
+    assert "results" not in json.loads((other / "card.json").read_text())
+    assert evaluate(other, "valid")["BLEU"] > 20
+    assert "results" in json.loads((other / "card.json").read_text())
+
+
+def test_what_cannot_be_packed(run, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="there is no type 'int8' of numbers: choose float32, float16, bfloat16"):
+        pack(run, tmp_path / "x", kind="int8")
+    with pytest.raises(RunError, match="is there already: name a folder that is not"):
+        pack(run, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be made"):
+        pack(run, tmp_path / "file/x")
+    tensors, numbers = load_checkpoint(run / "best.safetensors")
+    large = {name: tensor * 1e6 for name, tensor in tensors.items()}
+    monkeypatch.setattr(packing, "load_checkpoint", lambda _: (large, numbers))
+    with pytest.raises(InputError, match="holds numbers that float16 cannot: choose another type"):
+        pack(run, tmp_path / "x", kind="float16")
+
+
+def test_the_command_packs(run, tmp_path):
+    told = CliRunner().invoke(app, ["export", str(run), "--to", "run", "--out", str(tmp_path / "s"), "--json"])
+    assert json.loads(told.stdout)["bytes"] > 1000
+    with pytest.raises(InputError, match="there is no form 'onnx' to export to: choose ctranslate2 or run"):
+        CliRunner().invoke(app, ["export", str(run), "--to", "onnx", "--out", "x"], catch_exceptions=False)

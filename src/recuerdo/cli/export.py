@@ -1,4 +1,4 @@
-"""`recuerdo export`: a trained translator for the engine that serves it."""
+"""`recuerdo export`: a trained model for somebody else: small, or for the engine that serves translators."""
 
 import json
 from pathlib import Path
@@ -6,26 +6,46 @@ from typing import Annotated
 
 import typer
 
+from recuerdo.errors import InputError
+
 EXAMPLES = """Examples:
 
 `recuerdo export runs/multi30k-en-fr --out served`
 
 `recuerdo export runs/multi30k-en-fr --out served --type int8`
+
+`recuerdo export runs/babi-1k-reader --to run --out small --type float16 --licence "CC BY 3.0"`
 """
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a run whose Transformer translates.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder that is not there yet.")],
-    kind: Annotated[str, typer.Option("--type", help="float32, float16, int8, int8_float32 or int16.")] = "float32",
+    to: Annotated[
+        str, typer.Option("--to", help="ctranslate2 (Transformers that translate), or run: a small folder to pass on.")
+    ] = "ctranslate2",
+    kind: Annotated[
+        str, typer.Option("--type", help="float32, float16; ctranslate2 also int8, int8_float32, int16; run bfloat16.")
+    ] = "float32",
+    about: Annotated[str, typer.Option("--about", help="What it is, for the card of a run.")] = "",
+    licence: Annotated[str, typer.Option("--licence", help="Under which licence, for the card of a run.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print where it is and how large, as JSON.")] = False,
 ) -> None:
-    """Write a trained translator for CTranslate2, which serves it several times as fast, in 8 bits too."""
-    from recuerdo.workbench.exporting import export as write
+    """Write a trained model to be passed on, or a translator for CTranslate2, which serves it faster, in 8 bits too."""
+    if to == "run":
+        from recuerdo.workbench.packing import pack
 
-    folder = write(run, out, kind=kind)
+        folder = pack(run, out, kind=kind, about=about, licence=licence)
+        what = f"a run to pass on, numbers as {kind}; `recuerdo predict {folder} …` uses it"
+    elif to == "ctranslate2":
+        from recuerdo.workbench.exporting import export as write
+
+        folder = write(run, out, kind=kind)
+        what = f"for CTranslate2, numbers as {kind}; its subwords are in subwords.json"
+    else:
+        raise InputError(f"there is no form {to!r} to export to: choose ctranslate2 or run")
     size = sum(file.stat().st_size for file in folder.iterdir())
     if as_json:
         print(json.dumps({"folder": str(folder), "type": kind, "bytes": size}))
         return
-    print(f"{folder}: {size / 1e6:.1f} MB for CTranslate2, numbers as {kind}; its subwords are in subwords.json")
+    print(f"{folder}: {size / 1e6:.1f} MB, {what}")
