@@ -224,3 +224,54 @@ def test_sources_are_judged_together_and_each(folder, learned, task, tmp_path):
     alone = Translate(data="files", **files, **task.carries()).check(learned, "valid")
     assert found["BLEU files"] == pytest.approx(alone["BLEU"])
     assert found["BLEU tatoeba"] != pytest.approx(found["BLEU files"])
+
+
+def test_what_is_muted_is_not_read_and_says_nothing(task, learned):
+    """Another word of as many pieces in its place changes nothing but the rounding."""
+    told = task.predict(learned, TEXT, mute=["red"])
+    assert told.before == task.predict(learned, TEXT)
+    assert [row[3] for row in told.weights] == [0.0] * len(told.words)
+    size = {word: len(task._cut.encode([word])[0]) for word in WORDS}
+    word = next(word for word in WORDS if word not in TEXT and size[word] == size["red"])
+    other = task.predict(learned, TEXT.replace("red", word), mute=[word])
+    assert other.words == told.words
+    assert [text for text, _ in other.others] == [text for text, _ in told.others]
+    torch.testing.assert_close(torch.tensor(other.weights), torch.tensor(told.weights), atol=1e-5, rtol=1e-4)
+    assert "rot" in told.before.words
+    assert "unsteered: " + " ".join(told.before.words) in told.text()
+    assert "steered: mute: red" in told.html()
+    assert told.as_json()["unsteered"]["words"] == list(told.before.words)
+    assert task.predict(learned, TEXT) == told.before  # leaving the marks leaves the model as it was
+
+
+def test_what_is_boosted_is_read_more(task, learned):
+    plain = task.predict(learned, TEXT)
+    told = task.predict(learned, TEXT, boost=["Dog sees"])
+    share = [sum(row[1] + row[2] for row in one.weights) / len(one.words) for one in (plain, told)]
+    assert share[1] > share[0]
+    torch.manual_seed(0)
+    for attention in ("additive", "general", "location"):
+        model = task.model("seq2seq", width=8, hidden=8, attention=attention).eval()
+        told = task.predict(model, TEXT, boost=["dog"], mute=["tree."])
+        assert [row[4] for row in told.weights] == [0.0] * len(told.words)
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        ({"mute": ["cat"]}, "the text has no words 'cat': give some as they stand there"),
+        ({"mute": ["dog old"]}, "the text has no words 'dog old'"),
+        ({"mute": [" "]}, "the text has no words ' '"),
+        ({"mute": ["dog"], "boost": ["old dog"]}, "'dog' is marked twice"),
+        ({"mute": [TEXT]}, "all words are muted: leave one to be read"),
+    ],
+)
+def test_marks_that_cannot_be(task, learned, marks, words):
+    with pytest.raises(InputError, match=words):
+        task.predict(learned, TEXT, **marks)
+
+
+def test_marks_need_attention(task):
+    model = task.model("seq2seq", width=8, hidden=8, attention="none").eval()
+    with pytest.raises(InputError, match="has no attention: boost and mute cannot reach it"):
+        task.predict(model, TEXT, mute=["dog"])

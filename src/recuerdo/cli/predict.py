@@ -18,6 +18,8 @@ EXAMPLES = """Examples:
 
 `recuerdo predict runs/multi30k-en-fr "two young men are outside ." --out alignment.html`
 
+`recuerdo predict runs/multi30k-en-fr "two young men are outside ." --mute young`
+
 `recuerdo predict runs/scitldr-pointer --text-file abstract.txt --out summary.html`
 """
 
@@ -28,8 +30,12 @@ def predict(
     text_file: Annotated[Path | None, typer.Option("--text-file", help="A file with the text.")] = None,
     story: Annotated[Path | None, typer.Option("--story", "-f", help="A file with one sentence on each line.")] = None,
     question: Annotated[str | None, typer.Option("--question", "-q", help="The question.")] = None,
-    boost: Annotated[list[str] | None, typer.Option("--boost", help="Look at this sentence more (repeatable).")] = None,
-    mute: Annotated[list[str] | None, typer.Option("--mute", help="Never look at this sentence (repeatable).")] = None,
+    boost: Annotated[
+        list[str] | None, typer.Option("--boost", help="Look at this sentence, or word of the text, more (repeatable).")
+    ] = None,
+    mute: Annotated[
+        list[str] | None, typer.Option("--mute", help="Never look at this sentence, or word of the text (repeatable).")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a .html or .json file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and the looks as JSON.")] = False,
 ) -> None:

@@ -19,6 +19,7 @@ from recuerdo.errors import InputError
 from recuerdo.metrics import rouge
 from recuerdo.models.pointer import PointerGenerator
 from recuerdo.tasks.aligned import of_words, owning
+from recuerdo.tasks.marking import bare
 from recuerdo.tasks.spoken import spoken
 from recuerdo.tasks.summarised import Summarised
 
@@ -153,7 +154,7 @@ class Summarise:
                 all_ += 1
                 if seen.copied[i] > COPIED:
                     copied += 1
-                    same += bool(seen.most_read(i)) and _bare(seen.source[seen.most_read(i)[0][0]]) == _bare(word)
+                    same += bool(seen.most_read(i)) and bare(seen.source[seen.most_read(i)[0][0]]) == bare(word)
         return {"source of copied words": 100 * same / max(1, copied), "copied words": 100 * copied / max(1, all_)}
 
     # ------------------------------------------------------------------------------------------------ what is behind it
@@ -240,15 +241,10 @@ def _oracle(papers: Sequence[Paper]) -> list[str]:
     ]
 
 
-def _bare(word: str) -> str:
-    """A word without the marks around it, in lower case."""
-    return re.sub(r"^\W+|\W+$", "", word.lower()) or word
-
-
 def _novelty(said: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
     """Percent of words that were said and stand in the text, and that do not."""
     pairs = [
-        (_bare(word), set(map(_bare, text.split())))
+        (bare(word), set(map(bare, text.split())))
         for line, text in zip(said, texts, strict=True)
         for word in line.split()
     ]

@@ -1,7 +1,7 @@
 """Translate: pairs of lines, a model that reads one and says the other, judged by BLEU and chrF."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from recuerdo.metrics import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.saying import loss_of_saying
+from recuerdo.read import bending
 from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words, owning
+from recuerdo.tasks.marking import marking
 from recuerdo.tasks.spoken import spoken
 from recuerdo.tasks.translated import Translated
 
@@ -132,13 +134,14 @@ class Translate:
         return out
 
     @torch.no_grad()
-    def predict(self, model: Model, text: str) -> Translated:
+    def predict(self, model: Model, text: str, *, boost: Sequence[str] = (), mute: Sequence[str] = ()) -> Translated:
         """The translation of a line, and what each of its words read of the source.
 
-        Raises InputError for a text that says nothing, and for one that is far longer than what was learned from.
+        Marked words of the source are boosted or muted (`recuerdo.tasks.marking`); the translation without the marks
+        is then in `before`. Raises InputError for a text that says nothing, for one that is far longer than what was
+        learned from, for words that it has not, and for marks where the model has no attention.
         """
-        asked = Worded.by_blanks(text)
-        ids = self._cut.encode([text])[0]
+        asked, ids = Worded.by_blanks(text), self._cut.encode([text])[0]
         if not asked.spans:
             raise InputError("there is nothing to translate: give a text with a word in it")
         if len(ids) > 2 * self.longest:
@@ -146,14 +149,15 @@ class Translate:
                 f"the text has {len(ids)} pieces, and this model learned from up to {self.longest}: "
                 "give it in sentences"
             )
-        ((_, lines),) = spoken(model, [ids], longest=_longest, wide=self.beam, alpha=self.alpha)
-        said = self._cut.decode(lines[0][0].pieces)
-        other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
-        answer, target = Worded.by_blanks(said), self._cut.encode([said])[0]
-        usual = next(iter(model.alignments(padded([ids]), padded([target])).values()), None)
-        sides = owning(self._cut, asked), owning(self._cut, answer)
-        weights = () if usual is None else tuple(map(tuple, of_words(usual[0], *sides)[:, :-1].tolist()))
-        return Translated(tuple(asked.words), tuple(answer.words), weights, tuple(other))
+        plain = self._translated(model, asked, ids)
+        if not boost and not mute:
+            return plain
+        if not plain.weights:
+            raise InputError(f"this {type(model).__name__} has no attention: boost and mute cannot reach it")
+        with bending(model, marking(asked, owning(self._cut, asked), boost, mute)):
+            steered = self._translated(model, asked, ids)
+        marks = [*(f"boost: {word}" for word in boost), *(f"mute: {word}" for word in mute)]
+        return replace(steered, marks=tuple(marks), before=plain)
 
     @torch.no_grad()
     def evidence(self, model: Model, split: str) -> dict[str, float]:
@@ -172,6 +176,16 @@ class Translate:
         return dict(judged(model.alignments, gold, self._cut))
 
     # ------------------------------------------------------------------------------------------------ what is behind it
+
+    def _translated(self, model: Model, asked: Worded, ids: list[int]) -> Translated:
+        ((_, lines),) = spoken(model, [ids], longest=_longest, wide=self.beam, alpha=self.alpha)
+        said = self._cut.decode(lines[0][0].pieces)
+        other = [(self._cut.decode(line.pieces), line.score) for line in lines[0]]
+        answer, target = Worded.by_blanks(said), self._cut.encode([said])[0]
+        usual = next(iter(model.alignments(padded([ids]), padded([target])).values()), None)
+        sides = owning(self._cut, asked), owning(self._cut, answer)
+        weights = () if usual is None else tuple(map(tuple, of_words(usual[0], *sides)[:, :-1].tolist()))
+        return Translated(tuple(asked.words), tuple(answer.words), weights, tuple(other))
 
     def _of_each(self, said: list[str], right: list[str], split: str) -> dict[str, float]:
         """BLEU of the pairs of each source, where there are several."""

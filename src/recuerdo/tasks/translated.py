@@ -17,7 +17,7 @@ thead th {{ writing-mode: vertical-rl; transform: rotate(180deg); text-align: le
 td {{ width: 1.6rem; height: 1.6rem; border: 1px solid #eee }}
 caption {{ caption-side: bottom; text-align: left; padding-top: 1rem; color: #666; font-size: .85rem }}
 </style>
-<h1>{title}</h1>
+<h1>{title}</h1>{steered}
 <table><thead><tr><th></th>{head}</tr></thead><tbody>
 {rows}
 </tbody><caption>{caption}</caption></table></html>
@@ -28,12 +28,14 @@ caption {{ caption-side: bottom; text-align: left; padding-top: 1rem; color: #66
 class Translated:
     """`source` words, `words` of the translation, `weights` [words][source]: what each read, which sums to one but for
     the end mark of the source, and is empty for a model without attention; `others`: what else was nearly said, with
-    the scores of the beam, the best first."""
+    the scores of the beam, the best first. `marks`: what a person marked, and `before`: the same without."""
 
     source: tuple[str, ...]
     words: tuple[str, ...]
     weights: tuple[tuple[float, ...], ...]
     others: tuple[tuple[str, float], ...] = ()
+    marks: tuple[str, ...] = ()
+    before: "Translated | None" = None  # without the marks
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -43,14 +45,16 @@ class Translated:
             "words": list(self.words),
             "weights": [list(row) for row in self.weights],
             "beam": [{"text": text, "score": score} for text, score in self.others],
+            "marks": list(self.marks),
+            "unsteered": None if self.before is None else self.before.as_json(),
         }
 
     def text(self) -> str:
         """For the terminal: the translation, and a row for each of its words, a column for each of the source."""
         wide = max((len(word) for word in self.words), default=0)
-        lines = [" ".join(self.words), ""]
+        lines = [" ".join(self.words), *self._steered, ""]
         if not self.weights:
-            return f"{lines[0]}\n\n{NOTHING}"
+            return "\n".join([*lines, NOTHING])
         for i in range(max(map(len, self.source))):
             lines.append(" " * (wide + 2) + " ".join(f"{word[i : i + 1]:1}" for word in self.source))
         lines.append("")
@@ -63,7 +67,7 @@ class Translated:
     def html(self) -> str:
         """A page by itself: the alignment in shades."""
         if not self.weights:
-            return PAGE.format(title=escape(" ".join(self.words)), head="", rows="", caption=NOTHING)
+            return PAGE.format(title=escape(" ".join(self.words)), head="", rows="", caption=NOTHING, steered="")
         head = "".join(f"<th>{escape(word)}</th>" for word in self.source)
         rows = "\n".join(
             f"<tr><th>{escape(word)}</th>"
@@ -74,4 +78,11 @@ class Translated:
             + "</tr>"
             for word, row in zip(self.words, self.weights, strict=True)
         )
-        return PAGE.format(title=escape(" ".join(self.words)), head=head, rows=rows, caption=READ)
+        steered = "".join(f"<p>{escape(line.strip())}</p>" for line in self._steered)
+        return PAGE.format(title=escape(" ".join(self.words)), head=head, rows=rows, caption=READ, steered=steered)
+
+    @property
+    def _steered(self) -> list[str]:
+        if self.before is None:
+            return []
+        return [f"  unsteered: {' '.join(self.before.words)}", *(f"  steered: {mark}" for mark in self.marks)]
