@@ -14,6 +14,7 @@ from recuerdo.errors import InputError
 PAD, BEGIN, END = 0, 1, 2
 SPECIAL = ("<pad>", "<s>", "</s>")
 BYTES = 256
+AT_ONCE = 5000  # lines that are cut
 LEAST = len(SPECIAL) + BYTES
 
 
@@ -65,8 +66,11 @@ class Subwords:
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The pieces of each line, and the end."""
-        cut = self._pieces.encode_batch([" ".join(line.split()) for line in lines], add_special_tokens=False)
-        return [[*one.ids, END] for one in cut]
+        found: list[list[int]] = []
+        for first in range(0, len(lines), AT_ONCE):  # all that `tokenizers` knows of each piece takes 100 times its id
+            some = [" ".join(line.split()) for line in lines[first : first + AT_ONCE]]
+            found += [[*one.ids, END] for one in self._pieces.encode_batch(some, add_special_tokens=False)]
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of pieces, as far as the end. Bytes that make no letter become �."""
