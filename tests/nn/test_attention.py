@@ -44,12 +44,12 @@ def test_kept_rows_that_were_taken_go_on_by_themselves():
     with torch.no_grad():
         kept = Kept()
         for i in range(20):  # beyond the room that is made at once
-            there = kept.add(torch.full((3, 1, 2), float(i)))
-        assert there[0, :, 0].tolist() == list(range(20))
+            there = kept.add(torch.full((2, 3, 1, 1, 2), float(i)))
+        assert there[0, 0, 0, :, 0].tolist() == list(range(20))
         other = kept.take(torch.tensor([2, 0]))
-        kept.add(torch.full((3, 1, 2), -1.0))
+        kept.add(torch.full((2, 3, 1, 1, 2), -1.0))
         assert other.length == 20
-        assert other.add(torch.full((2, 2, 2), 7.0))[1, :, 1].tolist() == [*range(20), 7, 7]
+        assert other.add(torch.full((2, 2, 1, 2, 2), 7.0))[1, 1, 0, :, 1].tolist() == [*range(20), 7, 7]
         assert kept.length == 21
 
 

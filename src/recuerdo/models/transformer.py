@@ -35,15 +35,17 @@ class Told:
     source: list[KeyValue]
     own: list[Kept]
     there: Tensor  # [b, s] bool: which pieces of the source are no padding
+    mask: Mask | None  # the same as a rule, one for all steps and layers
     length: int = 0
 
     def take(self, rows: Tensor) -> "Told":
         """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
-        return Told([one.take(rows) for one in self.source], self._own(rows), self.there[rows], self.length)
+        there = self.there[rows]
+        return Told([one.take(rows) for one in self.source], self._own(rows), there, _readable(there), self.length)
 
     def reorder(self, rows: Tensor) -> "Told":
         """The same, where each row goes on as another of the same source: what is read of that stays where it is."""
-        return Told(self.source, self._own(rows), self.there, self.length)
+        return Told(self.source, self._own(rows), self.there, self.mask, self.length)
 
     def _own(self, rows: Tensor) -> list[Kept]:
         return [one.take(rows) for one in self.own]
@@ -108,7 +110,7 @@ class Transformer(Speaking):
     def hear(self, source: Tensor, told: Tensor) -> Tensor:
         """See Speaking."""
         said = self.begin(source)
-        x, mask = self._placed(told), _readable(said.there)
+        x, mask = self._placed(told), said.mask
         for layer, there in zip(_layers(self.decoder), said.source, strict=True):
             x = layer.read_own(x, causal)
             x = layer(layer.read_source(x, there, mask))
@@ -142,11 +144,11 @@ class Transformer(Speaking):
             x = layer(x)
         x = self.norm_source(x)
         read = [layer.cross.keys(x) for layer in _layers(self.decoder)]
-        return Told(read, [Kept() for _ in read], there)
+        return Told(read, [Kept() for _ in read], there, mask)
 
     def step(self, pieces: Tensor, said: Told) -> Tensor:
         """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""
-        x, mask = self._placed(pieces[:, None], said.length), _readable(said.there)
+        x, mask = self._placed(pieces[:, None], said.length), said.mask
         for layer, there, own in zip(_layers(self.decoder), said.source, said.own, strict=True):
             x = layer.read_own(x, None, own)
             x = layer(layer.read_source(x, there, mask))

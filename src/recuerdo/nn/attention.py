@@ -26,32 +26,32 @@ class KeyValue(NamedTuple):
 
 
 class Kept:
-    """Rows [b, k, n] to which further ones are added, as a decoder goes on.
+    """Keys and values to which further ones are added, as a decoder goes on.
 
     Without gradients they are written into room that is there already; with gradients nothing is written over.
     """
 
     def __init__(self, room: Tensor | None = None, length: int = 0):
-        """The first `length` rows of `room` are kept; nothing yet without it."""
+        """The first `length` of `room`, [2, b, h, k, d], are kept; nothing yet without it."""
         self.room, self.length = room, length
 
     def add(self, more: Tensor) -> Tensor:
-        """Keep these rows too, and give all there are."""
-        end, room = self.length + more.shape[1], self.room
+        """Keep these [2, b, h, k, d] too, and give all there are."""
+        end, room = self.length + more.shape[3], self.room
         if room is None or torch.is_grad_enabled():
-            room = more if room is None else torch.cat([room[:, : self.length], more], 1)
+            room = more if room is None else torch.cat([room[..., : self.length, :], more], 3)
         else:
-            if end > room.shape[1]:
-                longer = more.new_empty(len(more), end + SPARE, more.shape[2])
-                longer[:, : self.length] = room[:, : self.length]
+            if end > room.shape[3]:
+                longer = more.new_empty(*more.shape[:3], end + SPARE, more.shape[4])
+                longer[..., : self.length, :] = room[..., : self.length, :]
                 room = longer
-            room[:, self.length : end] = more
+            room[..., self.length : end, :] = more
         self.room, self.length = room, end
-        return room[:, :end]
+        return room[..., :end, :]
 
     def take(self, rows: Tensor) -> "Kept":
         """Those of some rows of the batch, [n]; they go on by themselves."""
-        return Kept(None if self.room is None else self.room[rows], self.length)
+        return Kept(None if self.room is None else self.room[:, rows], self.length)
 
 
 class MultiHead(nn.Module):
@@ -69,9 +69,12 @@ class MultiHead(nn.Module):
 
     def keys(self, x: Tensor, kept: Kept | None = None) -> KeyValue:
         """Rows [b, k, width] -> their keys and values, behind those that were `kept`; then they are kept, too."""
-        both = self.pair(x)
-        both = both if kept is None else kept.add(both)
-        return KeyValue(*both.view(*both.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4))
+        both = self.pair(x).view(*x.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if kept is not None:
+            both = kept.add(both)
+        elif not torch.is_grad_enabled():
+            both = both.contiguous()  # they will be read word for word
+        return KeyValue(*both.unbind())
 
     def forward(
         self, x: Tensor, there: KeyValue, mask: Mask | Tensor | None = None, bias: Bias | Tensor | None = None

@@ -70,9 +70,8 @@ def greedy(speaker: Speaker, source: Tensor, *, longest: int | Tensor, marks: Ma
     out: list[Line | None] = [None] * b
     going = torch.ones_like(last, dtype=torch.bool)
     while len(rows):
-        logits = _text_only(speaker.step(last, said), marks)
-        best, last = logits.max(-1)
-        total = total + (best - logits.logsumexp(-1))
+        best, last = _text_only(speaker.step(last, said), marks).log_softmax(-1).max(-1)
+        total = total + best
         pieces = torch.cat([pieces, last[:, None]], 1)
         now = going & ((last == marks.end) | (pieces.shape[1] >= limit[rows]))
         for i in now.nonzero()[:, 0].tolist():
@@ -119,12 +118,12 @@ def beam(
     total[:, 0] = 0.0  # at first all ways are the same way
     out: list[list[Line]] = [[] for _ in range(b)]
     for length in range(1, int(limit.max()) + 1):
-        logits = _text_only(speaker.step(last, said), marks)
+        logs = _text_only(speaker.step(last, said), marks).log_softmax(-1)
         # The best of each way first: what is not among these is not among the best of all ways.
-        likely = logits.topk(min(2 * width, logits.shape[-1]), -1)
-        logs = likely.values - logits.logsumexp(-1, keepdim=True)
+        likely = logs.topk(min(2 * width, logs.shape[-1]), -1)
         many = likely.indices.shape[1]
-        scores, found = (total[:, :, None] + logs.view(-1, width, many)).flatten(1).topk(min(2 * width, width * many))
+        scores = total[:, :, None] + likely.values.view(-1, width, many)
+        scores, found = scores.flatten(1).topk(min(2 * width, width * many))
         way, piece = found // many, likely.indices.view(-1, width * many).gather(1, found)
         ends = piece == marks.end
         rank = torch.arange(found.shape[1], device=device)

@@ -69,11 +69,17 @@ def _biases(pairing: Pairing) -> tuple[Tensor | None, list[Tensor]]:
             values = bias.values.to(kind)
             added = values if added is None else added + values
     rest = pairing.mask.without_positions()
+    if added is None and rest.per_key:
+        return rest.once(kind, lambda allowed: _hiding(allowed, kind)), learned
     seen = rest.block(ALL, ALL, pairing.extent, pairing.query.device)
     if seen is not None:
         zeros = torch.zeros((), dtype=kind) if added is None else added
         added = torch.where(seen, zeros, -torch.inf)
     return added, learned
+
+
+def _hiding(allowed: Tensor, kind: torch.dtype) -> Tensor:
+    return torch.where(allowed, torch.zeros((), dtype=kind), -torch.inf)
 
 
 def _needs_gradient(x: Tensor) -> bool:

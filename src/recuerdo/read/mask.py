@@ -5,7 +5,8 @@ on demand. Queries are the *last* positions of the keys: query i of q stands at 
 language model goes on from its cache. So a causal mask with fewer queries than keys needs no offset argument.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -52,6 +53,7 @@ class Mask:
     after: int | None = None  # at most so many keys ahead
     lengths: Tensor | None = None  # [b]: only the first lengths[b] keys exist
     allowed: Tensor | None = None  # bool, broadcasts to [b, h, q, k]; True = may read
+    made: dict[object, Tensor | None] = field(default_factory=dict, repr=False)  # what `per_key` made before
 
     def __and__(self, other: "Mask | Tensor") -> "Mask":
         other = as_mask(other)
@@ -73,6 +75,24 @@ class Mask:
     def structural(self) -> bool:
         """Whether positions alone decide (causal, window)."""
         return self.lengths is None and self.allowed is None
+
+    @property
+    def per_key(self) -> bool:
+        """Whether all queries may read the same keys, and `allowed` alone says which."""
+        only = self.allowed is not None and not self.causal and not self.banded and self.lengths is None
+        return only and self.allowed is not None and self.allowed.shape[-2] == 1
+
+    def once(self, kind: object, make: Callable[[Tensor], Tensor | None]) -> Tensor | None:
+        """What `make` makes of `allowed`, made again only where that has been written to: a decoder reads the same keys
+        of the same source in every layer, word for word."""
+        if self.allowed is None:
+            return None
+        if self.allowed.is_inference():  # nobody counts who writes to it
+            return make(self.allowed)
+        key = (kind, self.allowed._version)
+        if key not in self.made:
+            self.made[key] = make(self.allowed)
+        return self.made[key]
 
     @property
     def banded(self) -> bool:
@@ -116,7 +136,7 @@ class Mask:
 
     def without_positions(self) -> "Mask":
         """The same mask without its causal and window parts."""
-        return replace(self, causal=False, before=None, after=None)
+        return replace(self, causal=False, before=None, after=None) if self.causal or self.banded else self
 
 
 causal = Mask(causal=True)

@@ -102,6 +102,8 @@ class Pairing:
         if not self.mask.causal and not self.mask.banded and self.mask.allowed is None and not hidden:
             counts = self.mask.lengths
             return None if counts is None else (counts.to(device) <= 0)[:, None, None]
+        if not hidden and self.mask.per_key and extent.keys:
+            return self.mask.once("empty", lambda _: self._empty_by_blocks(hidden))
         return self._empty_by_blocks(hidden)
 
     def _empty_by_blocks(self, hidden: list[Tensor]) -> Tensor | None:
