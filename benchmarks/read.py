@@ -168,6 +168,25 @@ def training(report: Report, quick: bool) -> None:
         )
 
 
+def backward(report: Report, quick: bool) -> None:
+    """Forward and backward in bfloat16: torch's kernel goes back in bfloat16, ours in float32."""
+    for keys, batch in ((36, 80), (120, 24), (1024, 2)):
+        x = [torch.randn(batch, 4, keys, 32, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+
+        def step(mixed, x=x) -> None:
+            torch.autograd.grad(mixed.sum(), x)
+
+        times = interleaved(
+            {
+                "sdpa": lambda x=x: step(F.scaled_dot_product_attention(*x)),
+                "read": lambda x=x: step(read(*x).mixed),
+            },
+            3 if quick else 11,
+        )
+        what = f"read, forward + backward in bfloat16, {keys} keys"
+        report.add(what, ratio(times, "read", "sdpa"), "x SDPA", against=PEER, how="CPU s, median")
+
+
 def rule(report: Report, quick: bool) -> None:
     """Two products against the fused kernel by number of keys: what SHORT_KEYS in read/choose.py was taken from."""
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
@@ -181,7 +200,14 @@ def rule(report: Report, quick: bool) -> None:
             report.add(what, ratio(times, "matmul", "fused"), "x fused", against="the fused path", how="CPU s, median")
 
 
-SECTIONS = {"seeing": seeing, "sentences": sentences, "summaries": summaries, "memory": memory, "training": training}
+SECTIONS = {
+    "seeing": seeing,
+    "sentences": sentences,
+    "summaries": summaries,
+    "memory": memory,
+    "training": training,
+    "backward": backward,
+}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["peak"]:
@@ -190,5 +216,5 @@ if __name__ == "__main__":
         options = arguments(__doc__)
         torch.set_num_threads(2)
         for section in options.sections or SECTIONS:
-            with torch.inference_mode(section != "training"):
+            with torch.inference_mode(section not in ("training", "backward")):
                 (SECTIONS | {"rule": rule})[section](Report(options.json), options.quick)

@@ -184,7 +184,11 @@ class _FusedRead(torch.autograd.Function):
         query, key, value, mixed, lse, *added = ctx.saved_tensors
         if grad_mixed is None:
             grad_mixed = torch.zeros_like(mixed)
-        width = query.shape[-1]
+        width, kind = query.shape[-1], query.dtype
+        # The kernel's backward in half width is up to ten times slower than in float32 (`benchmarks/read.py backward`).
+        if kind in (torch.bfloat16, torch.float16):
+            query, key, value, mixed, grad_mixed = (x.float() for x in (query, key, value, mixed, grad_mixed))
+            added = [x.float() for x in added]
         if grad_lse is not None:
             shift = grad_lse.to(mixed.dtype)
             size = grad_mixed.square().sum(-1)
@@ -200,4 +204,5 @@ class _FusedRead(torch.autograd.Function):
         dq, dk, dv = _backward(
             grad_mixed, query, key, value, mixed, lse, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scale
         )
-        return dq[..., :width], dk[..., :width], dv[..., :width], None, None, None
+        dq, dk, dv = (x[..., :width].to(kind) for x in (dq, dk, dv))
+        return dq, dk, dv, None, None, None
