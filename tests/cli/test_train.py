@@ -162,6 +162,16 @@ def test_predict_says_and_writes(here):
     assert json.loads((here / "page.json").read_text()) == {"answer": "Where? Mary went. 1 2"}
 
 
+def test_predict_says_a_line_for_a_line(here):
+    run("train", "points.toml", "--steps", 2, "--out", "x")
+    (here / "lines.txt").write_text("one\n\nthree é\n", encoding="utf-8")
+    assert run("predict", "x", "--lines", "lines.txt").stdout == "ONE\n\nTHREE É\n"
+    told = run("predict", "x", "--lines", "lines.txt", "--json").stdout.splitlines()
+    assert json.loads(told[2]) == {"text": "three é", "said": "THREE É"}
+    done = CliRunner().invoke(app, ["predict", "x", "--lines", "-"], input="a\r\nb")
+    assert done.stdout == "A\nB\n"
+
+
 # -------------------------------------------------------------------------------------------------------------- recipes
 
 
@@ -231,6 +241,14 @@ REFUSED = {
     "a folder that is none": (["evaluate", "nothing"], RunError, "nothing is no folder of a run"),
     "predict from none": (["predict", "nothing", "-q", "x"], RunError, "make one with `recuerdo train`"),
     "an ending": (["predict", "x", "--out", "x.png"], InputError, "x.png is neither .html nor .json: these can be written"),
+    "lines and more": (["predict", "x", "a", "--lines", "x.txt"], InputError, "--lines stands alone"),
+    "lines to a page": (["predict", "x", "--lines", "x.txt", "--out", "x.html"], InputError, "leave --out away"),
+    "lines of a story": (
+        ["predict", "babi-reader", "--lines", "points.toml"],
+        InputError,
+        "the task answer has nothing to say of single lines: leave --lines away",
+    ),
+    "no lines": (["predict", "x", "--lines", "none.txt"], InputError, "none.txt cannot be read"),
     "no text": (["predict", "x", "--text-file", "none.txt"], InputError, "the text none.txt cannot be read"),
     "two texts": (["predict", "x", "a", "--text-file", "none.txt"], InputError, "the text is given twice"),
     "no story": (["predict", "x", "--story", "none.txt"], InputError, "the story none.txt cannot be read"),

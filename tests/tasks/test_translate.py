@@ -275,3 +275,32 @@ def test_marks_need_attention(task):
     model = task.model("seq2seq", width=8, hidden=8, attention="none").eval()
     with pytest.raises(InputError, match="has no attention: boost and mute cannot reach it"):
         task.predict(model, TEXT, mute=["dog"])
+
+
+def test_long_texts_are_said_in_parts(task, learned):
+    short = Translate(data="files", longest=8, beam=3, **task.carries())
+    sentences = ["old dog sees tree.", "red house sees dog.", "blue tree."]
+    text = " ".join(sentences)
+    parts = short._parts(text)
+    assert all(len(part) <= 8 for part in parts)
+    pieces = [i for part in parts for i in part[:-1]]
+    assert pieces == [i for sentence in sentences for i in task._cut.encode([sentence])[0][:-1]]
+    assert short._parts("") == []
+    assert short._parts("red dog") == task._cut.encode(["red dog"])
+    long = "x" * 5000
+    assert all(len(part) <= 8 for part in short._parts(long))
+    assert short._cut.decode([i for part in short._parts(long) for i in part[:-1]]) == long
+    said = task.say(learned, ["old dog", "dog " * 100_000, "", "\x00", "中文 " * 500])
+    assert said[0] == task.say(learned, ["old dog"])[0]
+    assert len(said[1].split()) > 1000
+    assert said[2] == ""
+
+
+def test_lines_come_in_their_order(task, learned, monkeypatch):
+    monkeypatch.setattr("recuerdo.tasks.translate.LINES", 2)
+    texts = ["old dog", "", "red tree", "blue house sees tree", "dog"]
+    came = []
+    said = task.lines(learned, (came.append(text) or text for text in texts))
+    first = next(said)
+    assert came == texts[:2]  # as they come, not all at first
+    assert [first, *said] == task.say(learned, texts, wide=3)

@@ -1,8 +1,10 @@
 """Translate: pairs of lines, a model that reads one and says the other, judged by BLEU and chrF."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from recuerdo.data.parallel import PAD, Bilingual, Pair, Source, batch, padded, rounds
 from recuerdo.data.sources import data_folder, data_sets
-from recuerdo.data.subwords import Subwords
+from recuerdo.data.subwords import END, Subwords
 from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
@@ -30,6 +32,8 @@ FORMS = {"tokenised": ".lc.norm.tok", "raw": ""}
 TATOEBA = "fra_eng.tsv.gz"  # English, then French
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
 Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and is Speaking, with `alignments`
+SENTENCE = re.compile(r"(?<=[.!?…])\s+")
+LINES = 256  # that are translated together
 ROOM = 10  # a translation has at most twice as many pieces as the source, and so many more
 
 
@@ -126,12 +130,25 @@ class Translate:
 
     @torch.no_grad()
     def say(self, model: Model, texts: Sequence[str], *, wide: int = 1) -> list[str]:
-        """Translations, in the order of the texts; an empty text has an empty one."""
-        out = [""] * len(texts)
-        for rows, lines in spoken(model, self._cut.encode(texts), longest=_longest, wide=wide, alpha=self.alpha):
+        """Translations, in the order of the texts; an empty text has an empty one.
+
+        What is longer than was learned from is said in parts: sentences together as far as they fit, and what is still
+        too long cut between words, or, where there are none, between pieces.
+        """
+        parts = [self._parts(text) for text in texts]
+        ids = [one for some in parts for one in some]
+        said = [""] * len(ids)
+        for rows, lines in spoken(model, ids, longest=_longest, wide=wide, alpha=self.alpha):
             for row, line in zip(rows, lines, strict=True):
-                out[row] = self._cut.decode(line[0].pieces) if texts[row].strip() else ""
-        return out
+                said[row] = self._cut.decode(line[0].pieces)
+        whole = iter(said)
+        return [" ".join(filter(None, (next(whole) for _ in some))) for some in parts]
+
+    def lines(self, model: Model, texts: Iterable[str]) -> Iterator[str]:
+        """Translations of lines as they come, some hundred at a time, in their order, by the beam."""
+        told = iter(texts)
+        while some := list(islice(told, LINES)):
+            yield from self.say(model, some, wide=self.beam)
 
     @torch.no_grad()
     def predict(self, model: Model, text: str, *, boost: Sequence[str] = (), mute: Sequence[str] = ()) -> Translated:
@@ -176,6 +193,34 @@ class Translate:
         return dict(judged(model.alignments, gold, self._cut))
 
     # ------------------------------------------------------------------------------------------------ what is behind it
+
+    def _parts(self, text: str) -> list[list[int]]:
+        """The pieces of a text, in parts of at most `longest`."""
+        found: list[list[int]] = []
+        for unit in self._units(" ".join(text.split())):
+            if found and len(found[-1]) + len(unit) <= self.longest:
+                found[-1] = [*found[-1][:-1], *unit]  # the end of the one before goes
+            else:
+                found.append(unit)
+        return found
+
+    def _units(self, text: str) -> Iterator[list[int]]:
+        """A text's pieces if they are few enough, else those of its sentences, of its words, or some at a time."""
+        if not text:
+            return
+        (ids,) = self._cut.encode([text])
+        if len(ids) <= self.longest:
+            yield ids
+            return
+        some, words = SENTENCE.split(text), text.split(" ")
+        if len(some) == 1 and len(words) > 1:
+            some = [" ".join(half) for half in (words[: len(words) // 2], words[len(words) // 2 :])]
+        if len(some) > 1:
+            for one in some:
+                yield from self._units(one)
+            return
+        size = max(1, self.longest - 1)
+        yield from ([*ids[:-1][first : first + size], END] for first in range(0, len(ids) - 1, size))
 
     def _translated(self, model: Model, asked: Worded, ids: list[int]) -> Translated:
         ((_, lines),) = spoken(model, [ids], longest=_longest, wide=self.beam, alpha=self.alpha)

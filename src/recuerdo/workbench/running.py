@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -347,6 +347,18 @@ def predict(folder: str | Path, **words: Any) -> Any:
         if parameter.default is parameter.empty and name not in ("model", *words):
             raise InputError(f"predict needs {name}: give {'it after the run' if name == 'text' else f'--{name}'}")
     return ask(run.model, **words)
+
+
+def predict_lines(folder: str | Path, lines: Iterable[str]) -> Iterator[str]:
+    """What the model of a run says of each of many lines, in their order, as they come.
+
+    Raises InputError for a task that has nothing to say of a line; RunError as `open_run`.
+    """
+    run = open_run(folder)
+    ask = getattr(run.task, "lines", None)
+    if ask is None:
+        raise InputError(f"the task {run.recipe.task} has nothing to say of single lines: leave --lines away")
+    return ask(run.model, lines)
 
 
 def _check_attributes(recipe: Recipe, model: nn.Module) -> None:
