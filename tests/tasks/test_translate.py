@@ -300,7 +300,7 @@ def test_lines_come_in_their_order(task, learned, monkeypatch):
     monkeypatch.setattr("recuerdo.tasks.translate.LINES", 2)
     texts = ["old dog", "", "red tree", "blue house sees tree", "dog"]
     came = []
-    said = task.lines(learned, (came.append(text) or text for text in texts))
+    said = task.say_lines(learned, (came.append(text) or text for text in texts))
     first = next(said)
     assert came == texts[:2]  # as they come, not all at first
     assert [first, *said] == task.say(learned, texts, wide=3)

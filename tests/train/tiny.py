@@ -84,7 +84,7 @@ class Tiny:
     def predict(self, model, *, question, story="", boost=(), mute=()):
         return Answer(f"{question} {story.strip()} {len(boost)} {len(mute)}")
 
-    def lines(self, model, texts):
+    def say_lines(self, model, texts):
         return (text.upper() for text in texts)
 
 

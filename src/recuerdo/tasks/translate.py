@@ -144,7 +144,7 @@ class Translate:
         whole = iter(said)
         return [" ".join(filter(None, (next(whole) for _ in some))) for some in parts]
 
-    def lines(self, model: Model, texts: Iterable[str]) -> Iterator[str]:
+    def say_lines(self, model: Model, texts: Iterable[str]) -> Iterator[str]:
         """Translations of lines as they come, some hundred at a time, in their order, by the beam."""
         told = iter(texts)
         while some := list(islice(told, LINES)):

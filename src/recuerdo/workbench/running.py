@@ -355,7 +355,7 @@ def predict_lines(folder: str | Path, lines: Iterable[str]) -> Iterator[str]:
     Raises InputError for a task that has nothing to say of a line; RunError as `open_run`.
     """
     run = open_run(folder)
-    ask = getattr(run.task, "lines", None)
+    ask = getattr(run.task, "say_lines", None)
     if ask is None:
         raise InputError(f"the task {run.recipe.task} has nothing to say of single lines: leave --lines away")
     return ask(run.model, lines)
