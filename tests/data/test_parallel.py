@@ -111,3 +111,14 @@ def test_a_table_without_parts_has_them_the_same_from_either_side(tmp_path):
     for name, pairs in parts.items():
         assert Source((str(path),), name, turned=True).pairs() == [(b, a) for a, b in pairs]
     assert len(Source((str(path),)).pairs()) == 2000
+
+
+def test_links_are_rows_that_sum_to_one_where_they_are_known():
+    some = batch([([5, 6, 7, 2], [8, 9, 2]), ([5, 2], [9, 2])], [[(0, 1), (2, 1)], [(0, 0)]])
+    assert some.links.shape == (2, 2, 4)
+    assert some.links[0].tolist() == [[0, 0, 0, 0], [0.5, 0, 0.5, 0]]
+    assert some.links[1].tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]]
+    one, two = some.split(2)
+    assert torch.equal(one.links, some.links[:1])
+    assert two.links.tolist() == [[[1, 0]]]
+    assert batch([([5, 2], [9, 2])]).links is None

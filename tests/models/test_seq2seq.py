@@ -101,3 +101,21 @@ def test_without_attention_the_source_is_one_vector():
 def test_what_there_is_not(more, words):
     with pytest.raises(InputError, match=words):
         made(**more)
+
+
+@pytest.mark.parametrize("more", [{"attention": "additive"}, {"attention": "general", "feeding": False}], ids=str)
+def test_what_is_guided_is_what_is_read(more):
+    model = made(**more)
+    states, weights = model.guided(SOURCE, TOLD)
+    torch.testing.assert_close(states, model.hear(SOURCE, TOLD))
+    target = torch.tensor([[10, 11, 12, 2], [13, 2, 0, 0]])
+    wanted = model.alignments(SOURCE, target)["saying"]
+    torch.testing.assert_close(weights[0], wanted[0, :3])
+    torch.testing.assert_close(weights[1, :1], wanted[1, :1])
+    weights[..., 0].sum().backward()
+    assert model.key.weight.grad.abs().sum() > 0
+
+
+def test_what_cannot_be_guided():
+    with pytest.raises(InputError, match="has no attention that could be guided: leave guided at 0"):
+        made(attention="none").guided(SOURCE, TOLD)

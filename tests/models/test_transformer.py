@@ -128,3 +128,24 @@ def test_alignments_of_every_layer_and_head_in_both_rows(model):
     torch.testing.assert_close(maps["layer 0, hearing"], weights.mean(1)[:, 1:])
     torch.testing.assert_close(maps["layer 0 head 3, saying"], weights[:, 3, :-1])
     assert all(map.shape == (2, 4, 5) for map in maps.values())
+
+
+@pytest.mark.parametrize("head", [None, 2])
+def test_what_shows_the_alignment_is_what_is_guided(head):
+    torch.manual_seed(0)
+    model = Transformer(20, width=16, heads=4, inner=24, layers=3, dropout=0.0, head=head).eval()
+    target = torch.tensor([[10, 11, 12, 2], [13, 2, 0, 0]])
+    states, weights = model.guided(SOURCE, TOLD)
+    torch.testing.assert_close(states, model.hear(SOURCE, TOLD))
+    maps = model.alignments(SOURCE, target)
+    name = "layer 1, hearing" if head is None else "layer 1 head 2, hearing"
+    assert next(iter(maps)) == name
+    torch.testing.assert_close(weights[0], maps[name][0, :3])
+    torch.testing.assert_close(weights[1, :1], maps[name][1, :1])
+    weights[..., 0].sum().backward()
+    assert model.decoder[1].cross.query.weight.grad.abs().sum() > 0
+
+
+def test_heads_that_are_not_there_show_nothing():
+    with pytest.raises(InputError, match="there is no head 4 to show the alignment: choose 0 to 3"):
+        Transformer(20, width=16, heads=4, head=4)

@@ -304,3 +304,47 @@ def test_lines_come_in_their_order(task, learned, monkeypatch):
     first = next(said)
     assert came == texts[:2]  # as they come, not all at first
     assert [first, *said] == task.say(learned, texts, wide=3)
+
+
+def test_guided_it_shows_what_goes_together(task, folder):
+    """A head that is told which words go together reads them; one that is not told does so less."""
+    found = {}
+    for guided in (0.0, 0.5):
+        own = Translate(**{**vars_of(task), "guided": guided})
+        torch.manual_seed(0)
+        model = own.model("transformer", **{**SMALL, "layers": 2}, head=0)
+        parts = own.loss(model, next(iter(own.batches(seed=0))))
+        assert list(parts) == (["piece", "aligned"] if guided else ["piece"])
+        pace = Pace(steps=120, lr=4e-3, warmup=0.1)
+        for _ in fit(
+            lambda b, own=own, model=model: own.loss(model, b),
+            model.parameters(),
+            ([b] for b in own.batches(seed=0)),
+            pace,
+        ):
+            pass
+        told = own.predict(model.eval(), TEXT)
+        pairs = [
+            (told.source.index(a), j)
+            for a, b in WORDS.items()
+            for j, word in enumerate(told.words)
+            if word == b and a in told.source
+        ]
+        found[guided] = sum(told.weights[j][i] for i, j in pairs) / max(1, len(pairs))
+        assert len(pairs) >= 2
+    assert found[0.5] > 0.6
+    assert found[0.5] > found[0.0]
+
+
+def vars_of(task):
+    return {
+        name: getattr(task, name) for name in ("data", "folder", "pieces", "tokens", "beam", "train", "valid", "test")
+    }
+
+
+def test_a_model_without_attention_is_not_guided(task):
+    own = Translate(**{**vars_of(task), "guided": 0.1})
+    with pytest.raises(InputError, match="no attention that could be guided"):
+        own.loss(own.model("seq2seq", width=8, hidden=8, attention="none"), next(iter(own.batches(seed=0))))
+    with pytest.raises(InputError, match="guided is the weight of a loss, 0 or more, not -1"):
+        Translate(guided=-1)

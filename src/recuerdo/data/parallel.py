@@ -22,6 +22,7 @@ NOISE = 4.0  # pieces by which lengths are blurred, so that a batch is not alway
 
 Pair = tuple[str, str]
 Pieces = tuple[list[int], list[int]]
+Link = tuple[int, int]
 
 
 def lines(path: str | Path) -> list[str]:
@@ -108,10 +109,15 @@ def parted(pairs: Sequence[Pair], part: str) -> list[Pair]:
 
 @dataclass(frozen=True, eq=False)
 class Bilingual:
-    """A batch of pairs as pieces: source [b, s] and target [b, t] int64, each with the end, padded with 0."""
+    """A batch of pairs as pieces: source [b, s] and target [b, t] int64, each with the end, padded with 0.
+
+    `links` [b, t - 1, s]: what each piece of the target but the last should read, rows that sum to one, or to 0 where
+    nobody knows; None where no marks are given.
+    """
 
     source: Tensor
     target: Tensor
+    links: Tensor | None = None
 
     def __len__(self) -> int:
         """The pieces of the target: the loss is the mean over these."""
@@ -125,12 +131,20 @@ class Bilingual:
 
     def split(self, n: int) -> list["Bilingual"]:
         """The batch as at most n batches, without padding that all of their pairs have."""
-        parts = zip(self.source.chunk(n), self.target.chunk(n), strict=True)
-        return [Bilingual(*(side[:, : int((side != PAD).sum(1).max())] for side in part)) for part in parts]
+        sides = list(zip(self.source.chunk(n), self.target.chunk(n), strict=True))
+        links = [None] * len(sides) if self.links is None else self.links.chunk(n)
+        found = []
+        for part, some in zip(sides, links, strict=True):
+            source, target = (side[:, : int((side != PAD).sum(1).max())] for side in part)
+            found.append(
+                Bilingual(source, target, None if some is None else some[:, : target.shape[1] - 1, : source.shape[1]])
+            )
+        return found
 
     def to(self, device: torch.device) -> "Bilingual":
         """The batch on another device."""
-        return Bilingual(self.source.to(device), self.target.to(device))
+        links = None if self.links is None else self.links.to(device)
+        return Bilingual(self.source.to(device), self.target.to(device), links)
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -139,9 +153,16 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows], dtype=torch.long).view(len(rows), width)
 
 
-def batch(pairs: Sequence[Pieces]) -> Bilingual:
-    """Pairs of pieces as a batch."""
-    return Bilingual(padded([a for a, _ in pairs]), padded([b for _, b in pairs]))
+def batch(pairs: Sequence[Pieces], links: Sequence[Sequence[Link]] | None = None) -> Bilingual:
+    """Pairs of pieces as a batch; `links` of each pair say which pieces (source, target) go together."""
+    source, target = padded([a for a, _ in pairs]), padded([b for _, b in pairs])
+    if links is None:
+        return Bilingual(source, target)
+    wanted = torch.zeros(len(pairs), target.shape[1] - 1, source.shape[1])
+    for row, some in enumerate(links):
+        for i, j in some:
+            wanted[row, j, i] = 1.0
+    return Bilingual(source, target, wanted / wanted.sum(-1, keepdim=True).clamp_min(1.0))
 
 
 def buckets(pairs: Sequence[Pieces], pieces: int, draw: np.random.Generator) -> list[list[int]]:
@@ -164,12 +185,19 @@ def buckets(pairs: Sequence[Pieces], pieces: int, draw: np.random.Generator) -> 
     return [found[i] for i in draw.permutation(len(found))]
 
 
-def rounds(pairs: Sequence[Pieces], pieces: int, *, seed: int, start: int = 0) -> Iterator[Bilingual]:
+def rounds(
+    pairs: Sequence[Pieces],
+    pieces: int,
+    *,
+    seed: int,
+    start: int = 0,
+    links: Sequence[Sequence[Link]] | None = None,
+) -> Iterator[Bilingual]:
     """Batches without end from number `start` on; a batch depends on the seed and its number alone."""
     number, round_ = 0, 0
     while True:
         groups = buckets(pairs, pieces, np.random.default_rng((seed, round_)))
         for group in groups[max(0, start - number) :]:
-            yield batch([pairs[i] for i in group])
+            yield batch([pairs[i] for i in group], None if links is None else [links[i] for i in group])
         number, round_ = number + len(groups), round_ + 1
         start = max(start, number)

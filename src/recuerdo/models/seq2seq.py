@@ -113,6 +113,15 @@ class Seq2Seq(Speaking):
         there = told != PAD
         return self._said(words[there], states[there], mixed[there])
 
+    def guided(self, source: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """As `hear`, and what was read for each piece of the target but the last, as it was said: [b, t - 1, s], with
+        gradients. Raises InputError without attention."""
+        if self.align is None:
+            raise InputError("this model has no attention that could be guided: leave guided at 0")
+        with watch(self) as seen:
+            states = self.hear(source, told)
+        return states, torch.cat([reading.weights[:, :][:, 0] for reading in seen.values()], 1)[:, :-1]
+
     def begin(self, source: Tensor) -> Told:
         """Sources [b, s] of which nothing is said yet."""
         there = source != PAD

@@ -93,11 +93,14 @@ class Transformer(Speaking):
         inner: int = 256,
         layers: int = 4,
         dropout: float = 0.3,
+        head: int | None = None,
     ):
         super().__init__(vocabulary_size, width)
         if layers < 1:
             raise InputError(f"a Transformer has 1 layer or more, not {layers}")
-        self.width = width
+        if head is not None and not 0 <= head < heads:
+            raise InputError(f"there is no head {head} to show the alignment: choose 0 to {heads - 1}")
+        self.width, self.head = width, head
         self.encoder = nn.ModuleList(Layer(width, heads, inner, dropout, cross=False) for _ in range(layers))
         self.decoder = nn.ModuleList(Layer(width, heads, inner, dropout, cross=True) for _ in range(layers))
         self.norm_source, self.norm_told = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -116,24 +119,40 @@ class Transformer(Speaking):
             x = layer(layer.read_source(x, there, mask))
         return self.norm_told(x[told != PAD])
 
+    def guided(self, source: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """As `hear`, and what the head that shows the alignment read for each piece of the target but the last, in the
+        row that hears it: [b, t - 1, s], with gradients."""
+        with watch(self) as seen:
+            states = self.hear(source, told)
+        return states, self._shown(seen[self._usual].weights[:, :])[:, 1:]
+
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
         """What each piece of a given target [b, t] reads of the source [b, s], as [b, t, s], by name.
 
-        The first is the usual one: the mean over the heads of the last layer but one (Garg et al. 2019), in the row
-        that *hears* the piece, for the row that *says* it has often looked already at what comes next (Chen et al.
-        2020). The second is the raw one: the last layer, saying. Then every layer and every head, both ways.
+        The first is the usual one, of the last layer but one in the row that *hears* the piece, for the row that *says*
+        it has often looked already at what comes next (Chen et al. 2020): of `head`, or the mean over the heads (Garg
+        et al. 2019). The second is the raw one: the last layer, saying. Then every layer and every head, both ways.
         """
         with watch(self) as seen:
             self.hear(source, functional.pad(target, (1, 0), value=BEGIN))
         count, heads = len(self.decoder), [seen[f"decoder.{i}.cross"].weights[:, :] for i in range(len(self.decoder))]
-        last, usual = f"layer {count - 1}, saying", f"layer {max(0, count - 2)}, hearing"
+        layer, last = f"layer {max(0, count - 2)}", f"layer {count - 1}, saying"
+        usual = f"{layer}, hearing" if self.head is None else f"{layer} head {self.head}, hearing"
         found: dict[str, Tensor] = {}
         for i, each in enumerate(heads):
             for way, rows in (("saying", slice(0, -1)), ("hearing", slice(1, None))):
                 found[f"layer {i}, {way}"] = each.mean(1)[:, rows]
                 found |= {f"layer {i} head {j}, {way}": each[:, j, rows] for j in range(each.shape[1])}
         return {name: found[name] for name in (usual, last)} | found
+
+    @property
+    def _usual(self) -> str:
+        return f"decoder.{max(0, len(self.decoder) - 2)}.cross"
+
+    def _shown(self, heads: Tensor) -> Tensor:
+        """Of weights [b, h, t, s] those that show the alignment, [b, t, s]."""
+        return heads.mean(1) if self.head is None else heads[:, self.head]
 
     def begin(self, source: Tensor) -> Told:
         """Sources [b, s] of which nothing is said yet."""

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recuerdo.data.aligning import align, words_of
 from recuerdo.data.parallel import PAD, Bilingual, Pair, Source, batch, padded, rounds
 from recuerdo.data.sources import data_folder, data_sets
 from recuerdo.data.subwords import END, Subwords
-from recuerdo.data.wording import Worded
+from recuerdo.data.wording import Worded, owners
 from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
@@ -33,6 +34,7 @@ TATOEBA = "fra_eng.tsv.gz"  # English, then French
 SPLITS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}  # names of the files of Multi30k
 Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and is Speaking, with `alignments`
 SENTENCE = re.compile(r"(?<=[.!?…])\s+")
+LEAST = 1e-9  # of a weight whose logarithm is taken
 LINES = 256  # that are translated together
 ROOM = 10  # a translation has at most twice as many pieces as the source, and so many more
 
@@ -67,6 +69,7 @@ class Translate:
     tokens: int = 3000
     longest: int = 100
     smoothing: float = 0.1
+    guided: float = 0.0
     beam: int = 5
     alpha: float = 1.0
     subwords: str = field(default="", repr=False)
@@ -77,6 +80,8 @@ class Translate:
                 raise InputError(f"there is no source of pairs {name!r}: choose {', '.join(SOURCES)}, or some with +")
         if self.form not in FORMS:
             raise InputError(f"there is no form {self.form!r} of the text: choose {' or '.join(FORMS)}")
+        if not 0 <= self.guided < float("inf"):
+            raise InputError(f"guided is the weight of a loss, 0 or more, not {self.guided}")
         if min(self.tokens, self.longest, self.beam) < 1 or not 0 <= self.smoothing < 1:
             raise InputError("tokens, longest and beam are 1 or more, and smoothing is from 0 to below 1")
         if "tatoeba" in self._named and (self.form != "raw" or {self.source, self.target} != {"en", "fr"}):
@@ -99,14 +104,24 @@ class Translate:
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Bilingual]:
         """Batches without end, in another order each time round; a batch depends on seed and number alone."""
-        pairs = [pair for pair in self._pieces("train") if max(map(len, pair)) <= self.longest]
-        if not pairs:
+        pairs = self._pieces("train")
+        rows = [row for row, pair in enumerate(pairs) if max(map(len, pair)) <= self.longest]
+        if not rows:
             raise InputError(f"no pair has {self.longest} pieces or fewer on both sides: raise longest")
-        return rounds(pairs, self.tokens, seed=seed, start=start)
+        links = _linked(self._sources("train"), self._cut.told) if self.guided else None
+        some = None if links is None else [links[row] for row in rows]
+        return rounds([pairs[row] for row in rows], self.tokens, seed=seed, start=start, links=some)
 
     def loss(self, model: Model, batch: Bilingual) -> dict[str, Tensor]:
-        """Cross-entropy of each piece of the target given those before it, the mean over them."""
-        return {"piece": self._loss(model, batch, self.smoothing)}
+        """Cross-entropy of each piece of the target given those before it, the mean over them; where it is `guided`, so
+        many times how far what shows the alignment is from the links (Garg et al. 2019)."""
+        if batch.links is None:
+            return {"piece": self._loss(model, batch, self.smoothing)}
+        states, weights = model.guided(batch.source, batch.told)
+        wanted, known = batch.links, batch.links.sum(-1) > 0
+        off = -(wanted * weights.float().clamp_min(LEAST).log()).sum(-1)[known].sum() / known.sum().clamp_min(1)
+        said = loss_of_saying(states, model.table, batch.target[batch.target != PAD], smoothing=self.smoothing)
+        return {"piece": said, "aligned": self.guided * off}
 
     @torch.no_grad()
     def check(self, model: Model, split: str) -> dict[str, float]:
@@ -316,3 +331,20 @@ def _learned(sources: tuple[Source, ...], size: int) -> Subwords:
 def _encoded(sources: tuple[Source, ...], told: str) -> list[tuple[list[int], list[int]]]:
     cut, pairs = Subwords(told), _all(sources)
     return list(zip(cut.encode([a for a, _ in pairs]), cut.encode([b for _, b in pairs]), strict=True))
+
+
+@lru_cache(4)
+def _linked(sources: tuple[Source, ...], told: str) -> list[list[tuple[int, int]]]:
+    """Which pieces of each pair go together: those of words that do."""
+    cut, lines = Subwords(told), [[" ".join(side.split()) for side in pair] for pair in _all(sources)]
+    words = [[words_of(side) for side in pair] for pair in lines]
+    links = align([([w.lower() for w in a.words], [w.lower() for w in b.words]) for a, b in words])
+    found = []
+    for (a, b), some in zip(words, links, strict=True):
+        pieces: list[dict[int, list[int]]] = [{}, {}]
+        for side, told_side in zip(pieces, (a, b), strict=True):
+            for piece, its in enumerate(owners(cut.ends(told_side.text), told_side)):
+                for word in its:
+                    side.setdefault(word, []).append(piece)
+        found.append([(i, j) for w, v in sorted(some) for i in pieces[0].get(w, ()) for j in pieces[1].get(v, ())])
+    return found
