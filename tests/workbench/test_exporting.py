@@ -113,6 +113,13 @@ def test_a_run_to_pass_on_is_small_and_says_the_same(run, tmp_path):
         open_run(small, "last")
 
 
+def test_scores_come_with_their_signatures(run):
+    shown = CliRunner().invoke(app, ["evaluate", str(run), "--split", "valid"]).stdout
+    assert "BLEU: nrefs:1|case:mixed|eff:no|tok:13a" in shown
+    assert "chrF: nrefs:1|" in shown
+    assert json.loads((run / "card.json").read_text())["judged_by"]["BLEU"] in shown
+
+
 def test_results_stay_only_with_the_numbers_that_they_are_of(run, tmp_path):
     evaluate(run, "valid")
     assert "results" in json.loads((pack(run, tmp_path / "same") / "card.json").read_text())

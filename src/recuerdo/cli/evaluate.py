@@ -28,7 +28,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Measure a trained model on data that it was not trained on; the run's card keeps the numbers."""
-    from recuerdo.workbench.runfolder import seeds_of, summary
+    from recuerdo.workbench.runfolder import find_run, read_card, seeds_of, summary
     from recuerdo.workbench.running import evaluate as measure
 
     which = "last" if last else "best"
@@ -39,7 +39,13 @@ def evaluate(
         if not numbers and not as_json:
             print("there is nothing to compare: train it further, until it answers right")
             return
-        print(json.dumps(numbers) if as_json else "\n".join(f"{name}  {value:.4g}" for name, value in numbers.items()))
+        if as_json:
+            print(json.dumps(numbers))
+            return
+        print("\n".join(f"{name}  {value:.4g}" for name, value in numbers.items()))
+        judges = {} if truth else read_card(find_run(run)).get("judged_by", {})
+        for name, signature in judges.items():
+            print(f"{name}: {signature}")
         return
     if truth:
         print(json.dumps(found) if as_json else "\n".join(f"{name}: {numbers}" for name, numbers in found.items()))

@@ -143,6 +143,13 @@ class Translate:
             **self._of_each(said, right, split),
         }
 
+    def judged_by(self) -> dict[str, str]:
+        """The signatures of sacrebleu: how exactly the scores are reckoned."""
+        return {
+            "BLEU": bleu(["a"], ["a"], tokenised=self._tokenised).signature,
+            "chrF": chrf(["a"], ["a"]).signature,
+        }
+
     @torch.no_grad()
     def say(self, model: Model, texts: Sequence[str], *, wide: int = 1) -> list[str]:
         """Translations, in the order of the texts; an empty text has an empty one.

@@ -324,6 +324,8 @@ def evaluate(folder: str | Path, split: str = "test", *, which: str = "best", tr
     card = read_card(run.folder)
     if which == "best":
         card.setdefault("evidence" if truth else "results", {})[split] = numbers
+    if not truth and (judges := getattr(run.task, "judged_by", None)):
+        card["judged_by"] = judges()
     if split == "test" and not truth:
         card["tested"] = card.get("tested", 0) + 1
     write_json(run.folder / "card.json", card)
