@@ -55,10 +55,11 @@ class Worded:
     @classmethod
     def by_blanks(cls, text: str) -> "Worded":
         """Words as blanks part them; of several blanks one stays."""
-        words = text.split()
-        ends = [len(word) for word in words]
-        firsts = [sum(ends[:i]) + i for i in range(len(words))]
-        return cls(" ".join(words), tuple((a, a + size) for a, size in zip(firsts, ends, strict=True)))
+        words, spans, first = text.split(), [], 0
+        for word in words:
+            spans.append((first, first + len(word)))
+            first += len(word) + 1
+        return cls(" ".join(words), tuple(spans))
 
     @property
     def words(self) -> list[str]:

@@ -51,8 +51,10 @@ class Translate:
     tatoeba/ with them; "" = where `recuerdo data get` puts them (RECUERDO_DATA), and of one's own files here.
 
     `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
-    either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels; `beam`
-    and `alpha` as in `recuerdo.nn.decoding.beam`, for the test. `subwords`: those to use instead of learned ones.
+    either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels.
+    `guided`: how much it counts that what shows the alignment, a `head` of the Transformer, reads what goes together
+    (`recuerdo.data.aligning` finds that in the training pairs). `beam` and `alpha` as in `recuerdo.nn.decoding.beam`,
+    for the test. `subwords`: those to use instead of learned ones.
 
     Raises InputError for what cannot be.
     """
