@@ -112,11 +112,11 @@ def data_sets() -> dict[str, DataSet]:
 def data_folder(name: str) -> Path | None:
     """The folder of a data set, in RECUERDO_DATA where that is set, else where `fetch` puts it.
 
-    None where it is not there, or lacks a file that it should have.
+    None where it is not there, or has none of the files that it should have; somebody may need some of them only.
     """
     folder, one = _home() / name, data_sets().get(name)
-    whole = all((folder / file.name).is_file() for file in one.files) if one else True
-    return folder if folder.is_dir() and whole else None
+    some = any((folder / file.name).is_file() for file in one.files) if one else True
+    return folder if folder.is_dir() and some else None
 
 
 def fetch(name: str, to: Path | None = None, *, progress: Progress | None = None) -> Path:
