@@ -200,14 +200,8 @@ def rule(report: Report, quick: bool) -> None:
             report.add(what, ratio(times, "matmul", "fused"), "x fused", against="the fused path", how="CPU s, median")
 
 
-SECTIONS = {
-    "seeing": seeing,
-    "sentences": sentences,
-    "summaries": summaries,
-    "memory": memory,
-    "training": training,
-    "backward": backward,
-}
+SECTIONS = {"seeing": seeing, "sentences": sentences, "summaries": summaries, "memory": memory, "training": training}
+SECTIONS |= {"backward": backward}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["peak"]:

@@ -47,7 +47,9 @@ def site(tmp_path, monkeypatch):
                 ("c.gz", "c.gz", TWO, ""),
             )
         ]
-        monkeypatch.setattr(sources, "_SETS", (DataSet("small", "three files", "CC0", "https://here", tuple(facts)),))
+        monkeypatch.setattr(
+            sources, "_SETS", (DataSet("small", "three files", "CC0", "https://example.org", tuple(facts)),)
+        )
         yield site
 
 
@@ -105,7 +107,9 @@ def test_more_than_was_promised_is_not_read(site: Site):
 
 def test_what_is_gone_and_what_cannot_be_written(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     del site.pages["/c.gz"]
-    with pytest.raises(FetchError, match=r"c.gz is no longer at http.*: get it from https://here and put it into"):
+    with pytest.raises(
+        FetchError, match=r"c.gz is no longer at http.*: get it from https://example.org and put it into"
+    ):
         fetch("small")
     with pytest.raises(InputError, match="there is no data set 'wmt' to fetch: choose small"):
         fetch("wmt")

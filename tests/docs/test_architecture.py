@@ -87,6 +87,7 @@ PUBLIC = (
     "www.sqlite.org", "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "huggingface.co", "github.com", "arxiv.org",
     "doi.org", "www.w3.org", "www.apache.org", "svelte.dev", "docs.pytest.org", "keepachangelog.com", "semver.org",
     "research.facebook.com", "opencollective.com", "tidelift.com", "paulmillr.com", "bford.info", "xkcd.com", "feross.org", "www.patreon.com",
+    "raw.githubusercontent.com", "www.manythings.org", "d2l-data.s3-accelerate.amazonaws.com",  # where data sets come from
 )  # fmt: skip
 
 
