@@ -119,7 +119,7 @@ def test_sizes_that_cannot_be():
 def test_alignments_of_every_layer_and_head_in_both_rows(model):
     target = torch.tensor([[10, 11, 12, 2], [13, 2, 0, 0]])
     maps = model.alignments(SOURCE, target)
-    assert list(maps)[:2] == ["layer 0, hearing", "layer 1, saying"]
+    assert list(maps)[:2] == ["layer 0, saying", "layer 1, saying"]
     assert len(maps) == 2 * 2 * (1 + 4)
     told = torch.cat([torch.ones(2, 1, dtype=torch.long), target], 1)
     with torch.no_grad(), watch(model) as seen:
@@ -138,7 +138,7 @@ def test_what_shows_the_alignment_is_what_is_guided(head):
     states, weights = model.guided(SOURCE, TOLD)
     torch.testing.assert_close(states, model.hear(SOURCE, TOLD))
     maps = model.alignments(SOURCE, target)
-    name = "layer 1, hearing" if head is None else "layer 1 head 2, hearing"
+    name = "layer 1, saying" if head is None else "layer 1 head 2, hearing"
     assert next(iter(maps)) == name
     torch.testing.assert_close(weights[0], maps[name][0, :3])
     torch.testing.assert_close(weights[1, :1], maps[name][1, :1])

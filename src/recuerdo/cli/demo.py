@@ -19,6 +19,9 @@ COLOURS = (
     "Previously, the lighthouse of Vell was painted red.",
 )
 
+FRENCH = "Un petit chien noir court sur la plage avec une balle rouge."
+UNREAD = "rouge"
+
 STORY = """Mary moved to the bathroom.
 Mary got the football there.
 John went to the kitchen.
@@ -36,7 +39,7 @@ def demo(
 
     console = Console(highlight=False)
     document = files("recuerdo.cli").joinpath("texts/history.txt").read_text(encoding="utf-8")
-    console.print("[bold]recuerdo[/] [dim]· a tour in six steps[/]\n")
+    console.print("[bold]recuerdo[/] [dim]· a tour in seven steps[/]\n")
     console.print("[bold]1[/]  One read: two words look at three others. The weights of each row sum to one.\n")
     _one_read(console)
     length = len(document.split())
@@ -56,15 +59,17 @@ def demo(
     render.write(seen, out)
     _steering(console, model)
     _memory(console)
+    _translating(console)
     remembered(console)
     size = out.stat().st_size / 1e6
     console.print(
-        f"\n[bold]6[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
+        f"\n[bold]7[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
     )
     console.print("    Choose a word of the answer there; the text below shows what that word read.\n")
     console.print('[dim]Your own: recuerdo look --text-file FILE --question "…" --out page.html[/]')
     console.print('[dim]          recuerdo steer --text-file FILE --question "…" --boost "its words"[/]')
     console.print('[dim]          recuerdo predict babi-reader --story FILE --question "…"[/]')
+    console.print('[dim]          recuerdo predict translate-fr-en "…" --out alignment.html[/]')
     console.print('[dim]          recuerdo remember FOLDER; recuerdo ask "…"[/]')
     if show and sys.stdout.isatty():
         webbrowser.open(out.resolve().as_uri())
@@ -111,6 +116,20 @@ def _memory(console) -> None:
     )
     for line in asked.text().splitlines():
         console.print(f"    {line}", markup=False, soft_wrap=True)
+
+
+def _translating(console) -> None:
+    """A translator shows what each of its words read, and says the line again without one of the source's words."""
+    from recuerdo.workbench.running import predict
+
+    asked = predict("translate-fr-en", text=FRENCH, mute=(UNREAD,))
+    console.print(
+        f"\n[bold]5[/]  A Transformer of 3.7 million parameters, trained on Tatoeba and Multi30k, reads French:\n"
+        f"    [italic]{FRENCH}[/]\n    Each row is a word that it says, darker is what it read more of.\n"
+    )
+    for line in asked.before.text().splitlines():
+        console.print(f"    {line}", markup=False, soft_wrap=True)
+    console.print(f"\n    Without reading [italic]{UNREAD}[/] it says:\n    [bold]{' '.join(asked.words)}[/]")
 
 
 def _one_read(console) -> None:

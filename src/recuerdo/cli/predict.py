@@ -18,11 +18,11 @@ EXAMPLES = """Examples:
 
 `recuerdo predict babi-reader --story story.txt -q "Where is Mary?" --mute "Mary went to the office."`
 
-`recuerdo predict runs/multi30k-en-fr "two young men are outside ." --out alignment.html`
+`recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --out alignment.html`
 
-`recuerdo predict runs/multi30k-en-fr "two young men are outside ." --mute young`
+`recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --mute noir`
 
-`recuerdo predict runs/multi30k-en-fr --lines captions.en > captions.fr`
+`recuerdo predict translate-fr-en --lines captions.fr > captions.en`
 
 `recuerdo predict runs/scitldr-pointer --text-file abstract.txt --out summary.html`
 """

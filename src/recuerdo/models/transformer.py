@@ -120,39 +120,38 @@ class Transformer(Speaking):
         return self.norm_told(x[told != PAD])
 
     def guided(self, source: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-        """As `hear`, and what the head that shows the alignment read for each piece of the target but the last, in the
-        row that hears it: [b, t - 1, s], with gradients."""
+        """As `hear`, and what shows the alignment of each piece of the target but the last, [b, t - 1, s], with
+        gradients."""
         with watch(self) as seen:
             states = self.hear(source, told)
-        return states, self._shown(seen[self._usual].weights[:, :])[:, 1:]
+        heads = seen[f"decoder.{self._layer}.cross"].weights[:, :]
+        return states, heads.mean(1)[:, :-1] if self.head is None else heads[:, self.head, 1:]
 
     @torch.no_grad()
     def alignments(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
         """What each piece of a given target [b, t] reads of the source [b, s], as [b, t, s], by name.
 
-        The first is the usual one, of the last layer but one in the row that *hears* the piece, for the row that *says*
-        it has often looked already at what comes next (Chen et al. 2020): of `head`, or the mean over the heads (Garg
-        et al. 2019). The second is the raw one: the last layer, saying. Then every layer and every head, both ways.
+        The first is the usual one, of the last layer but one: the mean over the heads (Garg et al. 2019) in the row
+        that *says* the piece; or what `head` reads in the row that *hears* it, which knows it, and can be trained to
+        look where it came from. Untrained for that, the row that hears a piece looks for the next one. The second is
+        the raw one: the last layer, saying. Then every layer and every head, both ways.
         """
         with watch(self) as seen:
             self.hear(source, functional.pad(target, (1, 0), value=BEGIN))
-        count, heads = len(self.decoder), [seen[f"decoder.{i}.cross"].weights[:, :] for i in range(len(self.decoder))]
-        layer, last = f"layer {max(0, count - 2)}", f"layer {count - 1}, saying"
-        usual = f"{layer}, hearing" if self.head is None else f"{layer} head {self.head}, hearing"
+        layer, last = f"layer {self._layer}", f"layer {len(self.decoder) - 1}, saying"
+        usual = f"{layer}, saying" if self.head is None else f"{layer} head {self.head}, hearing"
         found: dict[str, Tensor] = {}
-        for i, each in enumerate(heads):
+        for i in range(len(self.decoder)):
+            each = seen[f"decoder.{i}.cross"].weights[:, :]
             for way, rows in (("saying", slice(0, -1)), ("hearing", slice(1, None))):
                 found[f"layer {i}, {way}"] = each.mean(1)[:, rows]
                 found |= {f"layer {i} head {j}, {way}": each[:, j, rows] for j in range(each.shape[1])}
         return {name: found[name] for name in (usual, last)} | found
 
     @property
-    def _usual(self) -> str:
-        return f"decoder.{max(0, len(self.decoder) - 2)}.cross"
-
-    def _shown(self, heads: Tensor) -> Tensor:
-        """Of weights [b, h, t, s] those that show the alignment, [b, t, s]."""
-        return heads.mean(1) if self.head is None else heads[:, self.head]
+    def _layer(self) -> int:
+        """The layer that shows the alignment: the last but one."""
+        return max(0, len(self.decoder) - 2)
 
     def begin(self, source: Tensor) -> Told:
         """Sources [b, s] of which nothing is said yet."""
