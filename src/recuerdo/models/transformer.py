@@ -134,7 +134,8 @@ class Transformer(Speaking):
         The first is the usual one, of the last layer but one: the mean over the heads (Garg et al. 2019) in the row
         that *says* the piece; or what `head` reads in the row that *hears* it, which knows it, and can be trained to
         look where it came from. Untrained for that, the row that hears a piece looks for the next one. The second is
-        the raw one: the last layer, saying. Then every layer and every head, both ways.
+        the raw one, the last layer, saying; the third the shifted one (Chen et al. 2020), the mean over the heads of
+        the last layer but one, hearing. Then every layer and every head, both ways.
         """
         with watch(self) as seen:
             self.hear(source, functional.pad(target, (1, 0), value=BEGIN))
@@ -146,7 +147,7 @@ class Transformer(Speaking):
             for way, rows in (("saying", slice(0, -1)), ("hearing", slice(1, None))):
                 found[f"layer {i}, {way}"] = each.mean(1)[:, rows]
                 found |= {f"layer {i} head {j}, {way}": each[:, j, rows] for j in range(each.shape[1])}
-        return {name: found[name] for name in (usual, last)} | found
+        return {name: found[name] for name in (usual, last, f"{layer}, hearing")} | found
 
     @property
     def _layer(self) -> int:

@@ -95,14 +95,17 @@ def of_words(weights: Tensor, onto: Tensor, from_: Tensor) -> Tensor:
 
 
 def judged(maps: Maps, gold: Sequence[Gold], cut: Subwords) -> Iterator[tuple[str, float]]:
-    """On the pairs behind the first hundred: the usual map, the raw one, and the one that is best on the first hundred.
+    """On the pairs behind the first hundred: the usual map, the raw one, the shifted one of a Transformer, and the one
+    that is best on the first hundred.
 
-    `maps` names the usual one first; the raw one is the next.
+    `maps` names the usual one first; the raw one is the next, and the shifted one, where there is one, the third.
     """
     chosen_on, test = error_rates(maps, gold[:CHOSEN_ON], cut), error_rates(maps, gold[CHOSEN_ON:], cut)
     names = [name for name in test if name != "diagonal"]
     best = min(names, key=chosen_on.__getitem__)
     yield f"AER, the usual map ({names[0]})", test[names[0]]
     yield f"AER, raw ({names[min(1, len(names) - 1)]})", test[names[min(1, len(names) - 1)]]
+    for name in names[2:3]:
+        yield f"AER, shifted ({name})", test[name]
     yield f"AER, chosen on {CHOSEN_ON} pairs ({best})", test[best]
     yield "AER, diagonal", test["diagonal"]
