@@ -53,7 +53,7 @@ class Mask:
     after: int | None = None  # at most so many keys ahead
     lengths: Tensor | None = None  # [b]: only the first lengths[b] keys exist
     allowed: Tensor | None = None  # bool, broadcasts to [b, h, q, k]; True = may read
-    made: dict[object, Tensor | None] = field(default_factory=dict, repr=False)  # what `per_key` made before
+    made: dict[object, tuple[int, Tensor | None]] = field(default_factory=dict, init=False, repr=False)  # by `once`
 
     def __and__(self, other: "Mask | Tensor") -> "Mask":
         other = as_mask(other)
@@ -89,10 +89,10 @@ class Mask:
             return None
         if self.allowed.is_inference():  # nobody counts who writes to it
             return make(self.allowed)
-        key = (kind, self.allowed._version)
-        if key not in self.made:
-            self.made[key] = make(self.allowed)
-        return self.made[key]
+        version = self.allowed._version
+        if self.made.get(kind, (None,))[0] != version:
+            self.made[kind] = version, make(self.allowed)
+        return self.made[kind][1]
 
     @property
     def banded(self) -> bool:
