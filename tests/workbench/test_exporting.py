@@ -13,7 +13,7 @@ from recuerdo.train.checkpoint import load_checkpoint
 from recuerdo.workbench import packing
 from recuerdo.workbench.exporting import export
 from recuerdo.workbench.packing import pack
-from recuerdo.workbench.recipe import resolve
+from recuerdo.workbench.recipe import load_recipe, resolve
 from recuerdo.workbench.running import evaluate, open_run, train
 
 WORDS = {"red": "rot", "blue": "blau", "house": "haus", "tree": "baum", "sees": "sieht", "old": "alt", "dog": "hund"}
@@ -103,7 +103,8 @@ def test_a_run_to_pass_on_is_small_and_says_the_same(run, tmp_path):
     assert 1.9 * (small / "best.safetensors").stat().st_size < (run / "best.safetensors").stat().st_size
     card = json.loads((small / "card.json").read_text())
     assert (card["about"], card["licence"], card["numbers"]) == ("a toy", "CC0", "float16")
-    assert card["command"] == "recuerdo train made --seed 0"
+    assert card["command"] == "recuerdo train recipe.toml"
+    assert load_recipe(small / "recipe.toml").plain() == load_recipe(run / "recipe.toml").plain()
     one, two = open_run(run), open_run(small)
     texts = lines(40, "other")
     assert two.model.table.dtype == one.model.table.dtype

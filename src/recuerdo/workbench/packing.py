@@ -33,8 +33,8 @@ def pack(run: str | Path, folder: str | Path, *, kind: str = "float32", about: s
     for name, tensor in small.items():
         if bool(tensors[name].isfinite().all()) and not bool(tensor.isfinite().all()):
             raise InputError(f"{name} holds numbers that {kind} cannot: choose another type")
-    card = read_card(trained.folder) | {"numbers": kind, "command": f"recuerdo train {trained.recipe.name}"}
-    card["command"] += f" --seed {card['seed']}" if "seed" in card else ""
+    # By the recipe beside the card, which has every choice and the seed: its name may mean something else by now.
+    card = read_card(trained.folder) | {"numbers": kind, "command": "recuerdo train recipe.toml"}
     card |= {name: value for name, value in (("about", about), ("licence", licence)) if value}
     if any(small[name].dtype != tensors[name].dtype for name in small):
         for name in ("results", "evidence", "tested"):
