@@ -9,6 +9,7 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
 body {{ font: 16px/1.6 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff; max-width: 50rem }}
+h1 {{ font-size: 1.4rem; line-height: 1.5 }}
 table {{ border-collapse: collapse; margin: 1rem 0 }}
 td, th {{ text-align: left; font-weight: normal; padding: .1rem .8rem .1rem 0; vertical-align: top }}
 th {{ color: #666; font-size: .85rem }}
@@ -17,7 +18,7 @@ b.copied {{ border-bottom: 2px solid firebrick; font-weight: inherit }}
 p.note {{ color: #666; font-size: .85rem }}
 </style>
 <h1>{title}</h1>
-<p class="note">Underlined words were copied. Below, the text: darker is what the summary read more of.</p>
+<p class="note">Of underlined words more than half was copied. The text: darker is what the summary read more of.</p>
 <p>{text}</p>
 <table><thead><tr><th>said</th><th>copied</th><th>read most</th></tr></thead><tbody>
 {rows}
