@@ -6,6 +6,7 @@ from torch import nn
 
 from recuerdo.errors import InputError
 from recuerdo.models.transformer import Transformer
+from recuerdo.nn.decoding import beam
 from recuerdo.nn.places import sinusoids
 from recuerdo.read import watch
 
@@ -76,13 +77,50 @@ def test_said_piece_by_piece_it_is_the_same(model):
         whole, said = model(SOURCE, TOLD), model.begin(SOURCE)
         each = torch.stack([model.step(TOLD[:, i], said) for i in range(4)], 1)
         torch.testing.assert_close(each[TOLD > 0], whole, atol=1e-5, rtol=1e-5)
-        # Rows that go on by themselves.
         said = model.begin(SOURCE)
         model.step(TOLD[:, 0], said)
-        other = said.take(torch.tensor([1, 0, 1]))
-        told = model.step(TOLD[[1, 0, 1], 1], other)
+        told = model.step(TOLD[[1, 0, 1], 1], said.take(torch.tensor([1, 0, 1])))
         torch.testing.assert_close(told, each[[1, 0, 1], 1], atol=1e-5, rtol=1e-5)
-        assert (said.length, other.length) == (1, 2)
+
+
+def test_ways_of_a_sentence_share_its_source(model):
+    with torch.no_grad():
+        whole = model(SOURCE, TOLD)  # 4 rows of the first sentence, then 2 of the second
+        said = model.begin(SOURCE).ways(3)
+        with watch(model) as seen:
+            model.step(TOLD[[0, 0, 0, 1, 1, 1], 0], said)
+        assert seen["decoder.0.cross"].shape == (2, 4, 3, 5)
+        said = said.reorder(torch.tensor([2, 0, 1, 3, 5, 5]))
+        told = model.step(TOLD[[0, 0, 0, 1, 1, 1], 1], said)
+        torch.testing.assert_close(told, whole[[1, 1, 1, 5, 5, 5]], atol=1e-5, rtol=1e-5)
+        left = said.take(torch.tensor([2, 1, 0]))
+        torch.testing.assert_close(model.step(TOLD[[0, 0, 0], 2], left), whole[[2, 2, 2]], atol=1e-5, rtol=1e-5)
+
+
+def test_who_watches_a_beam_sees_later_what_was_read_then(model):
+    then = []
+    with watch(model, each=lambda _, reading: then.append(reading.weights[:, :])) as seen:
+        lines = beam(model, SOURCE, longest=12, width=3)
+    assert len(seen.steps("decoder.1.own")) > 4
+    assert len(lines[0]) == 3
+    count = dict.fromkeys(seen.paths, 0)
+    heard = iter(then)
+    order = [path for path in seen.paths if path.startswith("decoder")]
+    for path in seen.paths[: len(seen.paths) - len(order)]:
+        torch.testing.assert_close(seen[path].weights[:, :], next(heard))
+    for weights in heard:
+        path = order[0]
+        torch.testing.assert_close(seen.steps(path)[count[path]].weights[:, :], weights)
+        count[path], order = count[path] + 1, [*order[1:], path]
+
+
+def test_it_knows_places_beyond_those_it_has_made(model):
+    many = torch.arange(600)[None] % 17 + 3
+    with torch.no_grad():
+        long, short = model(many, many), model(many[:, :20], many)
+    assert long.isfinite().all()
+    assert not torch.allclose(long, short)
+    torch.testing.assert_close(model.places[580:600], sinusoids(580, 20, 16, torch.empty(0)))
 
 
 def test_padding_and_what_comes_later_change_nothing(model):

@@ -40,17 +40,18 @@ def test_row_by_row_with_kept_keys_is_all_at_once():
         torch.testing.assert_close(torch.cat(each, 1), whole, atol=1e-6, rtol=1e-5)
 
 
-def test_kept_rows_that_were_taken_go_on_by_themselves():
+def test_kept_rows_go_on_as_others_however_often():
+    draw, told = torch.Generator().manual_seed(0), torch.zeros(4, 0)
     with torch.no_grad():
         kept = Kept()
-        for i in range(20):  # beyond the room that is made at once
-            there = kept.add(torch.full((2, 3, 1, 1, 2), float(i)))
-        assert there[0, 0, 0, :, 0].tolist() == list(range(20))
-        other = kept.take(torch.tensor([2, 0]))
-        kept.add(torch.full((2, 3, 1, 1, 2), -1.0))
-        assert other.length == 20
-        assert other.add(torch.full((2, 2, 1, 2, 2), 7.0))[1, 1, 0, :, 1].tolist() == [*range(20), 7, 7]
-        assert kept.length == 21
+        for i in range(40):  # beyond the room that is made at once
+            rows = torch.randint(0, len(told), (4 if i < 20 else 3,), generator=draw)
+            kept, told = kept.take(rows), told[rows]
+            new = torch.arange(len(rows)) + 10.0 * i
+            told = torch.cat([told, new[:, None]], 1)
+            there = kept.add(new[:, None, None, None, None].expand(-1, 1, 2, 1, 2))
+            assert there.shape == (len(rows), i + 1, 2, 1, 2)
+            assert torch.equal(there, told[:, :, None, None, None].expand_as(there))
 
 
 def test_heads_divide_the_width():

@@ -20,6 +20,9 @@ class So:
     seed: Tensor
     heard: list[tuple[int, ...]]
 
+    def ways(self, count):
+        return self.take(torch.arange(len(self.seed)).repeat_interleave(count))
+
     def take(self, rows):
         return So(self.seed[rows], [self.heard[i] for i in rows.tolist()])
 

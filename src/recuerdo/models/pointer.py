@@ -39,8 +39,12 @@ class Told:
     state: tuple[Tensor, Tensor]  # of the cell, each [1, b, hidden]
     seen: Tensor  # [b, s]: the weights of all reads so far
 
+    def ways(self, count: int) -> "Told":
+        """Each summary in so many ways, from now on a row each."""
+        return self.take(torch.arange(len(self.there), device=self.there.device).repeat_interleave(count))
+
     def take(self, rows: Tensor) -> "Told":
-        """Some of the summaries, [n], each as often as it is named; they go on by themselves."""
+        """Some of the summaries, [n], each as often as it is named."""
         of = (self.source[rows], self.states[rows], self.keys[rows], self.there[rows])
         return Told(*of, (self.state[0][:, rows], self.state[1][:, rows]), self.seen[rows])
 

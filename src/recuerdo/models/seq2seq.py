@@ -46,8 +46,12 @@ class Told:
     state: tuple[Tensor, ...]  # of the cell, each [1, b, hidden]
     previous: Tensor | None = None  # [b, s]: the alignment of the step before
 
+    def ways(self, count: int) -> "Told":
+        """Each sentence in so many ways, from now on a row each."""
+        return self.take(torch.arange(len(self.there), device=self.there.device).repeat_interleave(count))
+
     def take(self, rows: Tensor) -> "Told":
-        """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
+        """Some of the sentences, [n], each as often as it is named."""
         some = (self.states[rows], self.keys[rows], self.there[rows], self.thought[rows])
         state = tuple(part[:, rows] for part in self.state)
         return Told(*some, state, None if self.previous is None else self.previous[rows])

@@ -7,11 +7,12 @@ Layers are normed at their entrance (pre-norm: Xiong et al. 2020):
     x = x + think(norm(x))
 
 Watched, its reads are `encoder.i.own`, `decoder.i.own` and `decoder.i.cross`, over pieces: of all rows at once in
-training, of one row for each step when it speaks.
+training; of one row for each step when it speaks, and of the source one for each way of a beam.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,14 @@ from torch.nn import functional
 from recuerdo.errors import InputError
 from recuerdo.nn.attention import Kept, KeyValue, MultiHead
 from recuerdo.nn.dropout import Dropout
+from recuerdo.nn.lean import Map, Norm
 from recuerdo.nn.places import sinusoids
 from recuerdo.nn.saying import PAD, Speaking
 from recuerdo.read import allow, causal, watch
 from recuerdo.read.mask import Mask
 
 BEGIN = 1
+PLACES = 256  # that are made at once
 
 
 @dataclass
@@ -36,19 +39,25 @@ class Told:
     own: list[Kept]
     there: Tensor  # [b, s] bool: which pieces of the source are no padding
     mask: Mask | None  # the same as a rule, one for all steps and layers
+    steps: "list[Step]"  # of each layer
+    count: int = 1  # of ways in which each sentence is said: so many rows in `own`, which share the source
     length: int = 0
 
+    def ways(self, count: int) -> "Told":
+        """Each sentence in so many ways, from now on a row each; what is read of the source is there once."""
+        rows = torch.arange(len(self.there) * self.count, device=self.there.device).repeat_interleave(count)
+        return replace(self, own=[one.take(rows) for one in self.own], count=self.count * count)
+
     def take(self, rows: Tensor) -> "Told":
-        """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
-        there = self.there[rows]
-        return Told([one.take(rows) for one in self.source], self._own(rows), there, _readable(there), self.length)
+        """Some of the sentences with all their ways, by rows [n], each as often as it is named; this is used up."""
+        sentences = rows[:: self.count] // self.count
+        there, source = self.there[sentences], [one.take(sentences) for one in self.source]
+        return replace(self.reorder(rows), source=source, there=there, mask=_readable(there))
 
     def reorder(self, rows: Tensor) -> "Told":
-        """The same, where each row goes on as another of the same source: what is read of that stays where it is."""
-        return Told(self.source, self._own(rows), self.there, self.mask, self.length)
-
-    def _own(self, rows: Tensor) -> list[Kept]:
-        return [one.take(rows) for one in self.own]
+        """The same, where each row goes on as another of the same sentence: what is read of the source stays where it
+        is. This is used up."""
+        return replace(self, own=[one.take(rows) for one in self.own])
 
 
 class Layer(nn.Module):
@@ -75,6 +84,44 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Each row thinks by itself, [b, q, width]."""
         return x + self.drop(self.think(self.norm_think(x)))
+
+
+class Step(NamedTuple):
+    """A decoder's layer that goes on by one piece, its parameters at hand: the same as its `read_own`, `read_source`
+    and `forward` where nothing is dropped."""
+
+    norm_own: Norm
+    into_own: Map  # queries, keys and values
+    own: MultiHead
+    out_own: Map
+    norm_cross: Norm
+    into_cross: Map  # queries
+    cross: MultiHead
+    out_cross: Map
+    norm_think: Norm
+    wide: Map
+    narrow: Map
+
+    @classmethod
+    def of(cls, layer: Layer) -> "Step":
+        """That of a layer."""
+        own, cross = layer.own, layer.cross
+        wide, narrow = (part for part in layer.think if isinstance(part, nn.Linear))
+        return cls(
+            *(Norm.of(layer.norm_own), Map.of(own.query, own.pair), own, Map.of(own.out)),
+            *(Norm.of(layer.norm_cross), Map.of(cross.query), cross, Map.of(cross.out)),
+            *(Norm.of(layer.norm_think), Map.of(wide), Map.of(narrow)),
+        )
+
+    def __call__(self, x: Tensor, kept: Kept, source: KeyValue, said: Told) -> Tensor:
+        """Rows [b, 1, width] -> the same."""
+        width = x.shape[2]
+        query, pair = self.into_own(self.norm_own(x)).split((width, 2 * width), 2)
+        x = x + self.own(query, self.own.split(pair, kept), out=self.out_own)
+        ways = x.view(-1, said.count, width)  # those of one sentence read its source together
+        ways = ways + self.cross(self.into_cross(self.norm_cross(ways)), source, said.mask, out=self.out_cross)
+        x = ways.view(x.shape)
+        return x + self.narrow(self.wide(self.norm_think(x)).relu())
 
 
 class Transformer(Speaking):
@@ -105,6 +152,7 @@ class Transformer(Speaking):
         self.decoder = nn.ModuleList(Layer(width, heads, inner, dropout, cross=True) for _ in range(layers))
         self.norm_source, self.norm_told = nn.LayerNorm(width), nn.LayerNorm(width)
         self.drop = Dropout(dropout)
+        self.register_buffer("places", sinusoids(0, PLACES, width, self.table), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -163,20 +211,22 @@ class Transformer(Speaking):
             x = layer(x)
         x = self.norm_source(x)
         read = [layer.cross.keys(x) for layer in _layers(self.decoder)]
-        return Told(read, [Kept() for _ in read], there, mask)
+        steps = [Step.of(layer) for layer in _layers(self.decoder)]
+        return Told(read, [Kept() for _ in read], there, mask, steps)
 
     def step(self, pieces: Tensor, said: Told) -> Tensor:
         """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""
-        x, mask = self._placed(pieces[:, None], said.length), said.mask
-        for layer, there, own in zip(_layers(self.decoder), said.source, said.own, strict=True):
-            x = layer.read_own(x, None, own)
-            x = layer(layer.read_source(x, there, mask))
+        x = self._placed(pieces[:, None], said.length)
+        for step, there, own in zip(said.steps, said.source, said.own, strict=True):
+            x = step(x, own, there, said)
         said.length += 1
         return self.say(self.norm_told(x[:, 0]))
 
     def _placed(self, pieces: Tensor, first: int = 0) -> Tensor:
-        x = self.piece(pieces) * math.sqrt(self.width)
-        return self.drop(x + sinusoids(first, pieces.shape[1], self.width, x))
+        last = first + pieces.shape[1]
+        if last > len(self.places):
+            self.places = sinusoids(0, 2 * last, self.width, self.table)
+        return self.drop(self.piece(pieces) * math.sqrt(self.width) + self.places[first:last])
 
 
 def _layers(side: nn.ModuleList) -> list[Layer]:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.errors import InputError
+from recuerdo.nn.lean import Map
 from recuerdo.read import read, scaled_dot, softmax
 from recuerdo.read.mask import Bias, Mask
 from recuerdo.read.normalise import Normaliser
 from recuerdo.read.score import Score
+from recuerdo.read.watch import watched
 
 SPARE = 16  # rows of room that are made at once
 
@@ -22,7 +24,7 @@ class KeyValue(NamedTuple):
 
     def take(self, rows: Tensor) -> "KeyValue":
         """Those of some rows of the batch, [n]."""
-        return KeyValue(self.key[rows], self.value[rows])
+        return KeyValue(self.key.index_select(0, rows), self.value.index_select(0, rows))
 
 
 class Kept:
@@ -31,27 +33,37 @@ class Kept:
     Without gradients they are written into room that is there already; with gradients nothing is written over.
     """
 
-    def __init__(self, room: Tensor | None = None, length: int = 0):
-        """The first `length` of `room`, [2, b, h, k, d], are kept; nothing yet without it."""
-        self.room, self.length = room, length
+    def __init__(self, room: Tensor | None = None, length: int = 0, spare: Tensor | None = None):
+        """The first `length` of `room`, [b, k, 2, h, d], are kept; nothing yet without it. `spare`: room that nobody
+        needs any more."""
+        self.room, self.length, self.spare = room, length, spare
 
     def add(self, more: Tensor) -> Tensor:
-        """Keep these [2, b, h, k, d] too, and give all there are."""
-        end, room = self.length + more.shape[3], self.room
-        if room is None or torch.is_grad_enabled():
-            room = more if room is None else torch.cat([room[..., : self.length, :], more], 3)
+        """Keep these [b, k, 2, h, d] too, and give all there are."""
+        end, room = self.length + more.shape[1], self.room
+        if torch.is_grad_enabled():
+            room = more if room is None else torch.cat([room[:, : self.length], more], 1)
         else:
-            if end > room.shape[3]:
-                longer = more.new_empty(*more.shape[:3], end + SPARE, more.shape[4])
-                longer[..., : self.length, :] = room[..., : self.length, :]
+            if room is None or end > room.shape[1]:
+                longer = more.new_empty(len(more), end + SPARE, *more.shape[2:])
+                if room is not None:
+                    longer[:, : self.length] = room[:, : self.length]
                 room = longer
-            room[..., self.length : end, :] = more
+            room[:, self.length : end] = more
         self.room, self.length = room, end
-        return room[..., :end, :]
+        return room[:, :end]
 
     def take(self, rows: Tensor) -> "Kept":
-        """Those of some rows of the batch, [n]; they go on by themselves."""
-        return Kept(None if self.room is None else self.room[:, rows], self.length)
+        """Those of some rows of the batch, [n]; this is used up, for its room may be written over."""
+        old, spare = self.room, self.spare
+        if old is None or torch.is_grad_enabled():
+            return Kept(None if old is None else old[rows], self.length)
+        # New room costs more than to fill it. Who watches still looks into the old one.
+        if spare is None or len(spare) < len(rows) or spare.shape[1:] != old.shape[1:] or watched():
+            spare = old.new_empty(len(rows), *old.shape[1:])
+        room, used = spare[: len(rows)], self.length * old[0, 0].numel()
+        torch.index_select(old.flatten(1)[:, :used], 0, rows, out=room.flatten(1)[:, :used])
+        return Kept(room, self.length, old)
 
 
 class MultiHead(nn.Module):
@@ -69,18 +81,29 @@ class MultiHead(nn.Module):
 
     def keys(self, x: Tensor, kept: Kept | None = None) -> KeyValue:
         """Rows [b, k, width] -> their keys and values, behind those that were `kept`; then they are kept, too."""
-        both = self.pair(x).view(*x.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.split(self.pair(x), kept)
+
+    def split(self, both: Tensor, kept: Kept | None = None) -> KeyValue:
+        """What `pair` made of rows, [b, k, 2 * width] -> as `keys`."""
+        both = both.view(*both.shape[:2], 2, self.heads, -1)
         if kept is not None:
             both = kept.add(both)
-        elif not torch.is_grad_enabled():
+        both = both.permute(2, 0, 3, 1, 4)
+        if kept is None and not torch.is_grad_enabled():
             both = both.contiguous()  # they will be read word for word
         return KeyValue(*both.unbind())
 
     def forward(
-        self, x: Tensor, there: KeyValue, mask: Mask | Tensor | None = None, bias: Bias | Tensor | None = None
+        self,
+        x: Tensor,
+        there: KeyValue,
+        mask: Mask | Tensor | None = None,
+        bias: Bias | Tensor | None = None,
+        *,
+        out: Map | None = None,
     ) -> Tensor:
-        """Rows [b, q, width] -> [b, q, width]."""
+        """Rows [b, q, width] -> [b, q, width]. With `out`, its own last map at hand, the rows are queries already."""
         b, q, _ = x.shape
-        query = self.query(x).view(b, q, self.heads, -1).transpose(1, 2)
+        query = (self.query(x) if out is None else x).view(b, q, self.heads, -1).transpose(1, 2)
         reading = read(query, *there, mask=mask, bias=bias, score=self.score, normalise=self.normalise)
-        return self.out(reading.mixed.transpose(1, 2).flatten(2))
+        return (out or self.out)(reading.mixed.transpose(1, 2).flatten(2))

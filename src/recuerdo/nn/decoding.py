@@ -19,12 +19,17 @@ ENOUGH = 4  # ended sentences leave the batch when they are one in so many
 class Said(Protocol):
     """A decoder in the middle of some sentences."""
 
+    def ways(self, count: int) -> Self:
+        """Each sentence in so many ways, from now on a row each; those of one sentence stand beside each other."""
+        ...
+
     def take(self, rows: Tensor) -> Self:
-        """Some of the sentences, [n], each as often as it is named; they go on by themselves."""
+        """Some of the sentences with all their ways, by rows [n], each as often as it is named. They go on, and this
+        is used up."""
         ...
 
     def reorder(self, rows: Tensor) -> Self:
-        """As `take`, where each row is of the same source as the one that stands there now."""
+        """As `take`, where each row is of the same sentence as the one that stands there now."""
         ...
 
 
@@ -63,29 +68,29 @@ class Line:
 def greedy(speaker: Speaker, source: Tensor, *, longest: int | Tensor, marks: Marks = Marks()) -> list[Line]:
     """The likeliest next piece again and again, at most `longest` (one number or [b]): a Line a source [b, s]."""
     b = len(source)
+    if not b:
+        return []
     limit = torch.as_tensor(longest, device=source.device).expand(b)
-    said, rows = speaker.begin(source), torch.arange(b, device=source.device)
+    said, rows, going = speaker.begin(source), list(range(b)), [True] * b  # rows: the sentence of each row
     last = torch.full((b,), marks.begin, device=source.device)
     pieces, total = last.new_zeros(b, 0), torch.zeros(b, device=source.device)
     out: list[Line | None] = [None] * b
-    going = torch.ones_like(last, dtype=torch.bool)
-    while len(rows):
+    while True:
         best, last = _text_only(speaker.step(last, said), marks).log_softmax(-1).max(-1)
-        total = total + best
-        pieces = torch.cat([pieces, last[:, None]], 1)
-        now = going & ((last == marks.end) | (pieces.shape[1] >= limit[rows]))
-        for i in now.nonzero()[:, 0].tolist():
-            out[int(rows[i])] = _line(pieces[i].tolist(), float(total[i]), 1.0, marks)
-        going = going & ~now
-        if not going.any():
-            break
-        if ENOUGH * int(going.sum()) <= (ENOUGH - 1) * len(going):
-            left = going.nonzero()[:, 0]
-            said, rows, last, pieces, total, going = (
-                said.take(left),
-                *(x[left] for x in (rows, last, pieces, total, going)),
-            )
-    return [line for line in out if line is not None]
+        total, pieces = total + best, torch.cat([pieces, last[:, None]], 1)
+        ends = ((last == marks.end) | (limit <= pieces.shape[1])).tolist()
+        if True not in ends:
+            continue
+        for i, line in enumerate(rows):
+            if ends[i] and going[i]:
+                out[line], going[i] = _line(pieces[i].tolist(), float(total[i]), 1.0, marks), False
+        if True not in going:
+            return [line for line in out if line is not None]
+        if ENOUGH * sum(going) <= (ENOUGH - 1) * len(going):
+            some = [i for i, still in enumerate(going) if still]
+            left = torch.tensor(some, device=source.device)
+            said, rows, going = said.take(left), [rows[i] for i in some], [True] * len(some)
+            last, pieces, total, limit = (x[left] for x in (last, pieces, total, limit))
 
 
 @torch.no_grad()
@@ -110,7 +115,7 @@ def beam(
     if not b:
         return []
     limit = torch.as_tensor(longest, device=device).expand(b)
-    said = speaker.begin(source).take(torch.arange(b, device=device).repeat_interleave(width))
+    said = speaker.begin(source).ways(width)
     rows = torch.arange(b, device=device)
     last = torch.full((b * width,), marks.begin, device=device)
     pieces = last.new_zeros(b * width, 0)

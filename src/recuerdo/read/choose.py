@@ -34,7 +34,7 @@ SHORT_PAIRS = 2**22  # and never more pairs at once than fit a few times into th
 def choose_path(pairing: Pairing) -> Literal["matmul", "fused", "tiled"]:
     """The path for a read of this size, type and kind."""
     b, h, q, k = pairing.shape
-    short = k <= SHORT_KEYS.get(pairing.query.dtype, 16) and q > 1
+    short = q > 1 and k <= SHORT_KEYS.get(pairing.query.dtype, 16)
     few = b * h * q * k * pairing.score.numbers_per_pair <= SHORT_PAIRS
     refusal = fused_refuses(pairing)
     if few and (short or (refusal is not None and k <= 512)):
@@ -68,16 +68,13 @@ def read(
     Raises ShapeError for tensors that do not fit, ReadError when a named path cannot do this read.
     """
     check_shapes(query, key, value)
-    rules = {"score": score, "mask": as_mask(mask), "biases": as_biases(bias), "normalise": normalise}
-    pairs = score.project(query, key)
-    pairing = Pairing(pairs.query, pairs.key, pairs.scale, **rules)
+    pairing = Pairing(*score.project(query, key), score, as_mask(mask), as_biases(bias), normalise)
     if path == "auto":
         path = choose_path(pairing)
+    elif path == "fused" and (refusal := fused_refuses(pairing)) is not None:
+        raise ReadError(f"the fused path cannot do this read: {refusal}; leave path out, or pass path='tiled'")
     kept = None
     if path == "fused":
-        refusal = fused_refuses(pairing)
-        if refusal is not None:
-            raise ReadError(f"the fused path cannot do this read: {refusal}; leave path out, or pass path='tiled'")
         part = fused_read(pairing, value)
     elif path == "matmul":
         part, kept = matmul_read(pairing, value)

@@ -49,10 +49,10 @@ def fused_read(pairing: Pairing, value: Tensor) -> Part:
     added, learned = _biases(pairing)
     for bias in learned:
         query, key, value, scale = _bias_as_feature(query, key, value, bias, scale)
-    width = value.shape[-1] if not learned else value.shape[-1] - len(learned)
-    part = _positions(query, key, value, added, scale, pairing)
+    mixed, lse = _positions(query, key, value, added, scale, pairing)
+    if learned:
+        mixed = mixed[..., : -len(learned)]
     empty = pairing.empty_rows()
-    mixed, lse = part.mixed[..., :width], part.lse
     if empty is not None:
         lse = lse.masked_fill(empty, -torch.inf)
         mixed = mixed.masked_fill(empty[..., None], 0.0)
@@ -61,6 +61,8 @@ def fused_read(pairing: Pairing, value: Tensor) -> Part:
 
 def _biases(pairing: Pairing) -> tuple[Tensor | None, list[Tensor]]:
     """All that is known beforehand as one float mask, and the biases per key that need gradients."""
+    if not pairing.biases and pairing.mask.structural:
+        return None, []
     kind = pairing.query.dtype
     learned = [b.values for b in pairing.biases if isinstance(b, Added) and _needs_gradient(b.values)]
     added: Tensor | None = None

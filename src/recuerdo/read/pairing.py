@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recuerdo.errors import ShapeError
-from recuerdo.read.mask import Added, Bias, Extent, Mask
+from recuerdo.read.mask import Added, Bias, Extent, Mask, everything
 from recuerdo.read.normalise import Normaliser, Softmax
 from recuerdo.read.score import Score
 
@@ -37,7 +37,8 @@ class Pairing:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """[b, h, q, k]: the shape of the weights that are never stored."""
-        return self.query.shape[0], self.query.shape[1], self.query.shape[2], self.key.shape[2]
+        b, h, q, _ = self.query.shape
+        return b, h, q, self.key.shape[2]
 
     @property
     def groups(self) -> int:
@@ -88,6 +89,8 @@ class Pairing:
 
     def empty_rows(self) -> Tensor | None:
         """Rows that can read nothing, [b|1, h|1, q|1] bool, judged at O(mask) cost; None when there can be none."""
+        if self.mask is everything and not self.biases and self.key.shape[2]:
+            return None
         extent, device = self.extent, self.query.device
         hard = [b.values for b in self.biases if isinstance(b, Added)]
         hidden = [torch.isneginf(values) for values in hard if values.dtype.is_floating_point]
@@ -152,15 +155,23 @@ def grouped_mix(weights: Tensor, value: Tensor) -> Tensor:
 
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Raise ShapeError unless [b, h, q, d], [b, g, k, d], [b, g, k, e] fit together."""
-    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
-    if not query.dim() == key.dim() == value.dim() == 4:
-        raise ShapeError(f"read takes query [b, h, q, d], key [b, g, k, d] and value [b, g, k, e], not {shapes}")
-    if key.shape[1] != value.shape[1] or query.shape[1] % max(key.shape[1], 1):
-        raise ShapeError(f"the key heads must equal the value heads and divide the query heads: {shapes}")
-    if key.shape[2] != value.shape[2]:
-        raise ShapeError(f"every key needs one value: {shapes}")
-    if not query.shape[0] == key.shape[0] == value.shape[0]:
-        raise ShapeError(f"the batch sizes differ: {shapes}")
+    of_query, of_key, of_value = query.shape, key.shape, value.shape
+    if not len(of_query) == len(of_key) == len(of_value) == 4:
+        raise ShapeError(
+            f"read takes query [b, h, q, d], key [b, g, k, d] and value [b, g, k, e], not {_shapes(query, key, value)}"
+        )
+    if of_key[1] != of_value[1] or of_query[1] % max(of_key[1], 1):
+        raise ShapeError(
+            f"the key heads must equal the value heads and divide the query heads: {_shapes(query, key, value)}"
+        )
+    if of_key[2] != of_value[2]:
+        raise ShapeError(f"every key needs one value: {_shapes(query, key, value)}")
+    if not of_query[0] == of_key[0] == of_value[0]:
+        raise ShapeError(f"the batch sizes differ: {_shapes(query, key, value)}")
     if not query.dtype == key.dtype == value.dtype or not query.dtype.is_floating_point:
         types = f"{query.dtype}, {key.dtype}, {value.dtype}"
         raise ShapeError(f"query, key and value need one floating-point type, not {types}: convert with .to(...)")
+
+
+def _shapes(query: Tensor, key: Tensor, value: Tensor) -> str:
+    return f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"

@@ -36,6 +36,11 @@ def hear(reading: Reading) -> Reading:
     return reading
 
 
+def watched() -> bool:
+    """Whether somebody watches: then keys that were read stay as they are, for a reading looks into them later."""
+    return bool(_listeners.get())
+
+
 class Address(NamedTuple):
     """`path@step:head`, such as `decoder.layers.3.cross@17:5`; step and head are optional."""
 
