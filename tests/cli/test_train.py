@@ -172,6 +172,14 @@ def test_predict_says_a_line_for_a_line(here):
     assert done.stdout == "A\nB\n"
 
 
+def test_predict_draws_and_streams(here):
+    run("train", "points.toml", "--steps", 2, "--out", "x")
+    drawn = ["predict", "x", "one", "--sample", 2, "--temperature", 0.5, "--seed", 7]
+    assert run(*drawn).stdout == " -1.500  one 0.5 7\n" * 2
+    assert json.loads(run(*drawn, "--json").stdout) == [{"text": "one 0.5 7", "score": -1.5}] * 2
+    assert run("predict", "x", "one", "--stream").stdout == "ONE\n"
+
+
 # -------------------------------------------------------------------------------------------------------------- recipes
 
 
@@ -248,6 +256,14 @@ REFUSED = {
         InputError,
         "the task answer has nothing to say of single lines: leave --lines away",
     ),
+    "samples of a story": (
+        ["predict", "babi-reader", "a", "--sample", 2],
+        InputError,
+        "the task answer says no texts: leave --sample and --stream away",
+    ),
+    "samples and a mark": (["predict", "x", "a", "--sample", 2, "--mute", "a"], InputError, "take a text and nothing more"),
+    "samples of nothing": (["predict", "x", "--stream"], InputError, "--sample and --stream take a text"),
+    "both ways": (["predict", "x", "a", "--stream", "--sample", 2], InputError, "choose one of them"),
     "no lines": (["predict", "x", "--lines", "none.txt"], InputError, "none.txt cannot be read"),
     "no text": (["predict", "x", "--text-file", "none.txt"], InputError, "the text none.txt cannot be read"),
     "two texts": (["predict", "x", "a", "--text-file", "none.txt"], InputError, "the text is given twice"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recuerdo.errors import InputError
-from recuerdo.nn.decoding import beam, greedy
+from recuerdo.nn.decoding import Drawn, beam, greedy, sample, stream
 
 V, END = 5, 2
 
@@ -130,3 +130,43 @@ def test_nothing_to_say_and_no_beam():
     assert beam(Made(), torch.empty(0, 1, dtype=torch.long), longest=5) == []
     with pytest.raises(InputError, match="a beam is 1 wide or more, not 0"):
         beam(Made(), torch.zeros(1, 1, dtype=torch.long), longest=5, width=0)
+
+
+def test_what_is_streamed_is_what_is_said():
+    made, source = Made(), torch.arange(8)[:, None]
+    for seed, line in enumerate(greedy(made, source, longest=9)):
+        assert list(stream(made, source[seed : seed + 1], longest=9)) == line.pieces
+
+
+def test_what_is_drawn_comes_as_often_as_it_is_likely():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0, -torch.inf]]).repeat(20_000, 1)
+    for choose, wanted in (
+        (Drawn(seed=1), logits[0].softmax(-1)),
+        (Drawn(0.5, seed=1), (2 * logits[0]).softmax(-1)),
+        (Drawn(top=2, seed=1), torch.tensor([0, 1.0, 2.0, 0, 0]).exp() * torch.tensor([0, 1, 1, 0, 0])),
+        (Drawn(share=0.9, seed=1), logits[0].exp() * torch.tensor([1, 1, 1, 0, 0])),  # the first two hold 0.88
+        (Drawn(share=0.8, seed=1), logits[0].exp() * torch.tensor([0, 1, 1, 0, 0])),
+    ):
+        logs, pieces = choose(logits)
+        found = torch.bincount(pieces, minlength=5) / len(pieces)
+        torch.testing.assert_close(found, wanted / wanted.sum(), atol=0.015, rtol=0)
+        torch.testing.assert_close(logs, logits.log_softmax(-1).gather(1, pieces[:, None])[:, 0])
+
+
+def test_drawn_lines_are_scored_as_they_are_and_a_seed_draws_them_again():
+    made, source = Made(), torch.arange(20)[:, None]
+    lines = sample(made, source, longest=6, choose=Drawn(seed=3))
+    assert lines == sample(made, source, longest=6, choose=Drawn(seed=3))
+    assert lines != sample(made, source, longest=6, choose=Drawn(seed=4))
+    assert [line.pieces for line in sample(made, source, longest=6, choose=Drawn(1e-4))] == [
+        line.pieces for line in greedy(made, source, longest=6)
+    ]
+    for seed, line in enumerate(lines):
+        pieces = (*line.pieces, END) if line.ended else tuple(line.pieces)
+        assert line.score == pytest.approx(made.log(seed, pieces) / len(pieces), abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top": -1}, {"share": 0.0}, {"share": 1.5}], ids=str)
+def test_nothing_can_be_drawn(wrong):
+    with pytest.raises(InputError, match="nothing can be drawn with temperature"):
+        Drawn(**wrong)

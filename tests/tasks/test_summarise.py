@@ -11,6 +11,7 @@ import torch
 from recuerdo.data.subwords import LEAST
 from recuerdo.errors import InputError, ShapeError
 from recuerdo.metrics import rouge
+from recuerdo.nn.decoding import Drawn
 from recuerdo.tasks.summarise import Paper, Summarise, _novelty, _oracle, _read
 from recuerdo.train.fit import fit
 from recuerdo.train.optimise import Pace
@@ -85,6 +86,13 @@ def test_what_each_word_read_and_which_were_copied(task, learned):
     found = task.evidence(learned, "valid")
     assert found["copied words"] > 20
     assert found["source of copied words"] > 80
+
+
+def test_drawn_and_streamed(task, learned):
+    text = _read(task._file("test"))[0].text
+    assert "".join(task.stream(learned, text)) == task.say(learned, [text])[0]
+    drawn = task.draw(learned, text, count=3, choose=Drawn(1e-4))
+    assert [said for said, _ in drawn] == task.say(learned, [text]) * 3
 
 
 def test_any_text_is_summarised_or_refused(task, learned):

@@ -11,6 +11,8 @@ import torch
 from recuerdo.data.subwords import LEAST
 from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
+from recuerdo.nn.decoding import Drawn
+from recuerdo.tasks.spoken import streamed
 from recuerdo.tasks.translate import Translate
 from recuerdo.train.fit import Step, fit
 from recuerdo.train.optimise import Pace
@@ -304,6 +306,30 @@ def test_lines_come_in_their_order(task, learned, monkeypatch):
     first = next(said)
     assert came == texts[:2]  # as they come, not all at first
     assert [first, *said] == task.say(learned, texts, wide=3)
+
+
+def test_drawn_and_streamed(task, learned):
+    said = task.say(learned, ["the old dog sees"])[0]
+    parts = list(task.stream(learned, "the old dog sees"))
+    assert "".join(parts) == said
+    assert len(parts) > 2
+    drawn = task.draw(learned, "the old dog sees", count=4, choose=Drawn(seed=1))
+    assert drawn == task.draw(learned, "the old dog sees", count=4, choose=Drawn(seed=1))
+    assert [score for _, score in drawn] == sorted((score for _, score in drawn), reverse=True)
+    assert [text for text, _ in task.draw(learned, "the old dog sees", count=2, choose=Drawn(1e-4))] == [said] * 2
+    with pytest.raises(InputError, match="lines are drawn once or more, not 0 times"):
+        task.draw(learned, "old", count=0, choose=Drawn())
+    for ask in (task.stream, lambda *told: task.draw(*told, count=1, choose=Drawn())):
+        with pytest.raises(InputError, match="there is nothing to translate"):
+            ask(learned, " ")
+
+
+def test_half_letters_wait_until_they_are_whole(task, monkeypatch):
+    (pieces,) = task._cut.encode(["é 中"])
+    monkeypatch.setattr("recuerdo.tasks.spoken.stream", lambda *_, **__: iter(pieces[:-1]))
+    parts = list(streamed(None, task._cut, [3, 2], longest=9))
+    assert "".join(parts) == "é 中"
+    assert not any("\N{REPLACEMENT CHARACTER}" in part for part in parts)
 
 
 def test_guided_it_shows_what_goes_together(task, folder):

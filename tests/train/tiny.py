@@ -84,6 +84,12 @@ class Tiny:
     def predict(self, model, *, question, story="", boost=(), mute=()):
         return Answer(f"{question} {story.strip()} {len(boost)} {len(mute)}")
 
+    def draw(self, model, text, *, count, choose):
+        return [(f"{text} {choose.temperature} {choose.seed}", -1.5)] * count
+
+    def stream(self, model, text):
+        yield from text.upper()
+
     def say_lines(self, model, texts):
         return (text.upper() for text in texts)
 

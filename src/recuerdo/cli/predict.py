@@ -22,6 +22,10 @@ EXAMPLES = """Examples:
 
 `recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --mute noir`
 
+`recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --sample 5 --temperature 0.7`
+
+`recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --stream`
+
 `recuerdo predict translate-fr-en --lines captions.fr > captions.en`
 
 `recuerdo predict runs/scitldr-pointer --text-file abstract.txt --out summary.html`
@@ -43,6 +47,14 @@ def predict(
     mute: Annotated[
         list[str] | None, typer.Option("--mute", help="Never look at this sentence, or word of the text (repeatable).")
     ] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", help="Draw so many texts instead of the likeliest; the best come first.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="For --sample: below 1 the likely becomes likelier.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="For --sample: the same draws the same.")] = 0,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the text as it is said, greedily; no map.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a .html or .json file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and the looks as JSON.")] = False,
 ) -> None:
@@ -64,6 +76,15 @@ def predict(
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"the {name} {path} cannot be read ({error}): give a text file in UTF-8") from None
     words |= {} if text is None else {"text": text}
+    if sample is not None or stream:
+        if "text" not in words or out is not None or any((story, question, boost, mute)) or (stream and as_json):
+            raise InputError(
+                "--sample and --stream take a text and nothing more, and print: no page, no story, no marks"
+            )
+        if sample is not None and stream:
+            raise InputError("--sample draws several texts and --stream says one: choose one of them")
+        _print(run, words["text"], sample, temperature, seed, as_json=as_json)
+        return
     words |= {} if question is None else {"question": question}
     words |= {"boost": tuple(boost)} if boost else {}
     words |= {"mute": tuple(mute)} if mute else {}
@@ -74,6 +95,23 @@ def predict(
         page = json.dumps(answer.as_json(), ensure_ascii=False) if out.suffix == ".json" else answer.html()
         out.write_text(page, encoding="utf-8")
     print(json.dumps(answer.as_json(), ensure_ascii=False) if as_json else answer.text())
+
+
+def _print(run: Path, text: str, sample: int | None, temperature: float, seed: int, *, as_json: bool) -> None:
+    """Texts that are drawn, or one as it is said."""
+    from recuerdo.workbench.running import draw
+    from recuerdo.workbench.running import stream as parts
+
+    if sample is None:
+        for part in parts(run, text):
+            print(part, end="", flush=True)
+        print()
+        return
+    found = draw(run, text, count=sample, temperature=temperature, seed=seed)
+    if as_json:
+        print(json.dumps([{"text": said, "score": score} for said, score in found], ensure_ascii=False))
+        return
+    print("\n".join(f"{score:7.3f}  {said}" for said, score in found))
 
 
 def _say(run: Path, path: str, out: Path | None, *, as_json: bool) -> None:

@@ -1,10 +1,10 @@
-"""How a decoder says something: the likeliest piece after piece (greedy), or several ways at once (beam).
+"""How a decoder says something: the likeliest piece after piece, drawn pieces, or several ways at once (beam).
 
 What is common: keys are kept, so that a step costs one position; sentences that have ended leave the batch; nothing is
 said of padding. A sentence is said the same alone and among others, up to the rounding of sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -64,9 +64,72 @@ class Line:
     ended: bool
 
 
+Choice = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits [b, v] -> the log-probability and the piece, each [b]
+
+
+def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest piece."""
+    return logits.log_softmax(-1).max(-1)
+
+
+class Drawn:
+    """A piece drawn by its probability.
+
+    `temperature` divides the logits: below 1 the likely becomes likelier. `top`: only among so many, 0 = all. `share`:
+    only among the fewest that hold such a share of the probability (nucleus: Holtzman et al. 2020). The same `seed`
+    draws the same for the same batch. The log-probability is the model's own, of what it would say undrawn.
+
+    Raises InputError for what cannot be.
+    """
+
+    def __init__(self, temperature: float = 1.0, *, top: int = 0, share: float = 1.0, seed: int = 0):
+        if not 0 < temperature < float("inf") or top < 0 or not 0 < share <= 1:
+            raise InputError(
+                f"nothing can be drawn with temperature {temperature}, top {top} and share {share}: give a temperature "
+                "above 0, top 0 or more, and a share above 0 and up to 1"
+            )
+        self.temperature, self.top, self.share, self.seed = temperature, top, share, seed
+        self._draw: torch.Generator | None = None
+
+    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [b, v] -> the log-probability and the piece, each [b]."""
+        if self._draw is None or self._draw.device != logits.device:
+            self._draw = torch.Generator(logits.device).manual_seed(self.seed)
+        chances = (logits / self.temperature).softmax(-1)
+        if 0 < self.top < chances.shape[-1]:
+            least = chances.topk(self.top, -1).values[:, -1:]
+            chances = chances.where(chances >= least, 0.0)
+        if self.share < 1:
+            ordered, at = chances.sort(-1, descending=True)
+            held = ordered.cumsum(-1) - ordered  # by those that are likelier
+            chances = chances.scatter(-1, at, ordered.where(held < self.share * ordered.sum(-1, keepdim=True), 0.0))
+        piece = torch.multinomial(chances, 1, generator=self._draw)
+        return logits.log_softmax(-1).gather(1, piece)[:, 0], piece[:, 0]
+
+
 @torch.no_grad()
+def stream(
+    speaker: Speaker, source: Tensor, *, longest: int, choose: Choice = likeliest, marks: Marks = Marks()
+) -> Iterator[int]:
+    """The pieces said of one source [1, s], each as soon as it is chosen, without the end."""
+    said, last = speaker.begin(source), torch.full((1,), marks.begin, device=source.device)
+    for _ in range(longest):
+        _, last = choose(_text_only(speaker.step(last, said), marks))
+        if int(last) == marks.end:
+            return
+        yield int(last)
+
+
 def greedy(speaker: Speaker, source: Tensor, *, longest: int | Tensor, marks: Marks = Marks()) -> list[Line]:
     """The likeliest next piece again and again, at most `longest` (one number or [b]): a Line a source [b, s]."""
+    return sample(speaker, source, longest=longest, choose=likeliest, marks=marks)
+
+
+@torch.no_grad()
+def sample(
+    speaker: Speaker, source: Tensor, *, longest: int | Tensor, choose: Choice, marks: Marks = Marks()
+) -> list[Line]:
+    """One piece after another as `choose` says, at most `longest` (one number or [b]): a Line a source [b, s]."""
     b = len(source)
     if not b:
         return []
@@ -76,7 +139,7 @@ def greedy(speaker: Speaker, source: Tensor, *, longest: int | Tensor, marks: Ma
     pieces, total = last.new_zeros(b, 0), torch.zeros(b, device=source.device)
     out: list[Line | None] = [None] * b
     while True:
-        best, last = _text_only(speaker.step(last, said), marks).log_softmax(-1).max(-1)
+        best, last = choose(_text_only(speaker.step(last, said), marks))
         total, pieces = total + best, torch.cat([pieces, last[:, None]], 1)
         ends = ((last == marks.end) | (limit <= pieces.shape[1])).tolist()
         if True not in ends:

@@ -1,11 +1,13 @@
-"""What a model says of many texts: batches of similar length, one after the other."""
+"""What a model says of texts: of many in batches of similar length; of one drawn several times, or as it is said."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from recuerdo.data.parallel import PAD, padded
-from recuerdo.nn.decoding import Line, Speaker, beam, greedy
+from recuerdo.data.subwords import Subwords
+from recuerdo.errors import InputError
+from recuerdo.nn.decoding import Choice, Line, Speaker, beam, greedy, sample, stream
 
 AT_ONCE = 6000  # pieces of a batch, over all ways of its beam
 
@@ -28,12 +30,38 @@ def spoken(
     while order:
         many = max(1, AT_ONCE // (wide * len(ids[order[-1]])))
         rows, order = order[-many:], order[:-many]
-        source = padded([ids[i] for i in rows])
-        limit = torch.tensor([longest(int(size)) for size in (source != PAD).sum(1)])
-        if isinstance(model, torch.nn.Module):
-            device = next(model.parameters()).device
-            source, limit = source.to(device), limit.to(device)
+        source = _of(model, [ids[i] for i in rows])
+        limit = torch.tensor([longest(int(size)) for size in (source != PAD).sum(1)], device=source.device)
         if wide == 1:
             yield rows, [[line] for line in greedy(model, source, longest=limit)]
         else:
             yield rows, beam(model, source, longest=limit, width=wide, alpha=alpha)
+
+
+def drawn(
+    model: Speaker, cut: Subwords, ids: Sequence[int], *, count: int, choose: Choice, longest: int
+) -> list[tuple[str, float]]:
+    """What is said of one text when its pieces are chosen so, so many times: the lines and the mean log-probability of
+    their pieces, best first. Raises InputError for a count below 1."""
+    if count < 1:
+        raise InputError(f"lines are drawn once or more, not {count} times")
+    lines = sample(model, _of(model, [ids] * count), longest=longest, choose=choose)
+    return sorted(((cut.decode(line.pieces), line.score) for line in lines), key=lambda one: -one[1])
+
+
+def streamed(model: Speaker, cut: Subwords, ids: Sequence[int], *, longest: int) -> Iterator[str]:
+    """What is said of one text, greedily, in parts as they are said; together they are the whole."""
+    pieces: list[int] = []
+    told = ""
+    for piece in stream(model, _of(model, [ids]), longest=longest):
+        pieces.append(piece)
+        now = cut.decode(pieces)
+        if not now.endswith("\N{REPLACEMENT CHARACTER}"):  # a letter that is not whole yet
+            yield now[len(told) :]
+            told = now
+    yield cut.decode(pieces)[len(told) :]
+
+
+def _of(model: Speaker, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    source = padded(ids)
+    return source.to(next(model.parameters()).device) if isinstance(model, torch.nn.Module) else source

@@ -18,9 +18,10 @@ from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
 from recuerdo.metrics import rouge
 from recuerdo.models.pointer import PointerGenerator
+from recuerdo.nn.decoding import Choice
 from recuerdo.tasks.aligned import of_words, owning
 from recuerdo.tasks.marking import bare
-from recuerdo.tasks.spoken import spoken
+from recuerdo.tasks.spoken import drawn, spoken, streamed
 from recuerdo.tasks.summarised import Summarised
 
 MODELS = {"pointer": PointerGenerator}
@@ -126,6 +127,15 @@ class Summarise:
                 out[row] = self._cut.decode(line[0].pieces) if texts[row].strip() else ""
         return out
 
+    def draw(self, model: Model, text: str, *, count: int, choose: Choice) -> list[tuple[str, float]]:
+        """Summaries of a text whose pieces are chosen so, with the mean log-probability of their pieces, best first.
+        Raises InputError as `predict`."""
+        return drawn(model, self._cut, self._asked(text), count=count, choose=choose, longest=self.said)
+
+    def stream(self, model: Model, text: str) -> Iterator[str]:
+        """The likeliest summary of a text, in parts as they are said. Raises InputError as `predict`."""
+        return streamed(model, self._cut, self._asked(text), longest=self.said)
+
     @torch.no_grad()
     def predict(self, model: Model, text: str) -> Summarised:
         """The summary of a text, what each of its words read, and which were copied.
@@ -133,10 +143,7 @@ class Summarise:
         What stands behind the first `longest` pieces was not read, and is not in `source`. Raises InputError for a
         text that says nothing.
         """
-        if not text.split():
-            raise InputError("there is nothing to summarise: give a text with a word in it")
-        told = self._first(text)
-        (ids,) = self._of([told])
+        told, ids = self._first(text), self._asked(text)
         ((_, found),) = spoken(model, [ids], longest=lambda _: self.said, wide=self.beam, alpha=self.alpha)
         said = self._cut.decode(found[0][0].pieces)
         others = tuple((self._cut.decode(line.pieces), line.score) for line in found[0])
@@ -158,6 +165,12 @@ class Summarise:
         return {"source of copied words": 100 * same / max(1, copied), "copied words": 100 * copied / max(1, all_)}
 
     # ------------------------------------------------------------------------------------------------ what is behind it
+
+    def _asked(self, text: str) -> list[int]:
+        """The pieces of a text that are read."""
+        if not text.split():
+            raise InputError("there is nothing to summarise: give a text with a word in it")
+        return self._of([self._first(text)])[0]
 
     def _seen(self, model: Model, text: str, said: str, others) -> Summarised:
         asked, answer = Worded.by_blanks(text), Worded.by_blanks(said)

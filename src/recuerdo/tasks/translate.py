@@ -20,11 +20,12 @@ from recuerdo.errors import InputError
 from recuerdo.metrics import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
+from recuerdo.nn.decoding import Choice
 from recuerdo.nn.saying import loss_of_saying
 from recuerdo.read import bending
 from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words, owning
 from recuerdo.tasks.marking import marking
-from recuerdo.tasks.spoken import spoken
+from recuerdo.tasks.spoken import drawn, spoken, streamed
 from recuerdo.tasks.translated import Translated
 
 MODELS = {"transformer": Transformer, "seq2seq": Seq2Seq}
@@ -174,6 +175,17 @@ class Translate:
         while some := list(islice(told, LINES)):
             yield from self.say(model, some, wide=self.beam)
 
+    def draw(self, model: Model, text: str, *, count: int, choose: Choice) -> list[tuple[str, float]]:
+        """Translations of a line whose pieces are chosen so, with the mean log-probability of their pieces, best first.
+        Raises InputError as `predict`."""
+        ids = self._asked(text)
+        return drawn(model, self._cut, ids, count=count, choose=choose, longest=_longest(len(ids)))
+
+    def stream(self, model: Model, text: str) -> Iterator[str]:
+        """The likeliest translation of a line, in parts as they are said. Raises InputError as `predict`."""
+        ids = self._asked(text)
+        return streamed(model, self._cut, ids, longest=_longest(len(ids)))
+
     @torch.no_grad()
     def predict(self, model: Model, text: str, *, boost: Sequence[str] = (), mute: Sequence[str] = ()) -> Translated:
         """The translation of a line, and what each of its words read of the source.
@@ -182,14 +194,7 @@ class Translate:
         is then in `before`. Raises InputError for a text that says nothing, for one that is far longer than what was
         learned from, for words that it has not, and for marks where the model has no attention.
         """
-        asked, ids = Worded.by_blanks(text), self._cut.encode([text])[0]
-        if not asked.spans:
-            raise InputError("there is nothing to translate: give a text with a word in it")
-        if len(ids) > 2 * self.longest:
-            raise InputError(
-                f"the text has {len(ids)} pieces, and this model learned from up to {self.longest}: "
-                "give it in sentences"
-            )
+        asked, ids = Worded.by_blanks(text), self._asked(text)
         plain = self._translated(model, asked, ids)
         if not boost and not mute:
             return plain
@@ -245,6 +250,18 @@ class Translate:
             return
         size = max(1, self.longest - 1)
         yield from ([*ids[:-1][first : first + size], END] for first in range(0, len(ids) - 1, size))
+
+    def _asked(self, text: str) -> list[int]:
+        """The pieces of a line that can be translated at once."""
+        (ids,) = self._cut.encode([text])
+        if not text.split():
+            raise InputError("there is nothing to translate: give a text with a word in it")
+        if len(ids) > 2 * self.longest:
+            raise InputError(
+                f"the text has {len(ids)} pieces, and this model learned from up to {self.longest}: "
+                "give it in sentences"
+            )
+        return ids
 
     def _translated(self, model: Model, asked: Worded, ids: list[int]) -> Translated:
         ((_, lines),) = spoken(model, [ids], longest=_longest, wide=self.beam, alpha=self.alpha)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from recuerdo.errors import InputError, RunError
+from recuerdo.nn.decoding import Drawn
 from recuerdo.train.checkpoint import (
     disk_words,
     load_checkpoint,
@@ -349,6 +350,30 @@ def predict(folder: str | Path, **words: Any) -> Any:
         if parameter.default is parameter.empty and name not in ("model", *words):
             raise InputError(f"predict needs {name}: give {'it after the run' if name == 'text' else f'--{name}'}")
     return ask(run.model, **words)
+
+
+def draw(
+    folder: str | Path, text: str, *, count: int, temperature: float = 1.0, seed: int = 0
+) -> list[tuple[str, float]]:
+    """What the model of a run says of a text when its pieces are drawn, so many times, with scores, the best first.
+
+    Raises InputError for a task that says no texts, and for what cannot be drawn; RunError as `open_run`.
+    """
+    run = open_run(folder)
+    return _speaks(run, "draw")(run.model, text, count=count, choose=Drawn(temperature, seed=seed))
+
+
+def stream(folder: str | Path, text: str) -> Iterator[str]:
+    """What the model of a run says of a text, greedily, in parts as they are said. Raises as `draw`."""
+    run = open_run(folder)
+    return _speaks(run, "stream")(run.model, text)
+
+
+def _speaks(run: Trained, how: str) -> Any:
+    ask = getattr(run.task, how, None)
+    if ask is None:
+        raise InputError(f"the task {run.recipe.task} says no texts: leave --sample and --stream away")
+    return ask
 
 
 def predict_lines(folder: str | Path, lines: Iterable[str]) -> Iterator[str]:
