@@ -172,6 +172,21 @@ def test_predict_says_a_line_for_a_line(here):
     assert done.stdout == "A\nB\n"
 
 
+def test_evaluate_by_length(here):
+    run("train", "points.toml", "--steps", 2, "--out", "x")
+    run("train", "points.toml", "--steps", 2, "--out", "y")
+    asked = ["evaluate", "x", "--by-length", "--beside", "y"]
+    told = run(*asked, "--plot", "curves.svg").stdout.splitlines()
+    assert [line.split() for line in told] == [
+        ["words", "pairs", "x", "y"], ["1-5", "5", "50.50", "50.50"], ["6-", "1", "9.50", "9.50"],
+    ]  # fmt: skip
+    assert "6 or more" in (here / "curves.svg").read_text()
+    assert [row["pairs"] for row in json.loads(run(*asked, "--json").stdout)["y"]] == [5, 1]
+    run("train", "points.toml", "--steps", 2, "--out", "z", "--set", "data.classes=4")
+    with pytest.raises(InputError, match="these runs are judged on other pairs"):
+        run("evaluate", "x", "--by-length", "--beside", "z")
+
+
 def test_predict_draws_and_streams(here):
     run("train", "points.toml", "--steps", 2, "--out", "x")
     drawn = ["predict", "x", "one", "--sample", 2, "--temperature", 0.5, "--seed", 7]
@@ -256,6 +271,17 @@ REFUSED = {
         InputError,
         "the task answer has nothing to say of single lines: leave --lines away",
     ),
+    "lengths of stories": (
+        ["evaluate", "babi-reader", "--by-length"], InputError, "the task answer has no lengths to part by",
+    ),
+    "curves of nothing": (["evaluate", "x", "--plot", "x.svg"], InputError, "--beside and --plot belong to --by-length"),
+    "a curve as a page": (
+        ["evaluate", "x", "--by-length", "--plot", "x.html"], InputError, "x.html is neither .svg nor .png",
+    ),
+    "a curve nowhere": (
+        ["evaluate", "x", "--by-length", "--plot", "no/x.svg"], InputError, "there is no folder no to draw x.svg in",
+    ),
+    "two questions": (["evaluate", "x", "--by-length", "--truth"], InputError, "ask one at a time"),
     "samples of a story": (
         ["predict", "babi-reader", "a", "--sample", 2],
         InputError,

@@ -308,6 +308,24 @@ def test_lines_come_in_their_order(task, learned, monkeypatch):
     assert [first, *said] == task.say(learned, texts, wide=3)
 
 
+def test_lengths_are_parted(task, learned):
+    rows = task.by_length(learned, "test")
+    pairs = task._pairs("test")
+    assert sum(row["pairs"] for row in rows) == len(pairs)
+    for row in rows:
+        some = [(a, b) for a, b in pairs if row["from"] <= len(a.split()) <= (row["to"] or 10**9)]
+        assert len(some) == row["pairs"] > 0
+        said = task.say(learned, [a for a, _ in some], wide=task.beam)
+        assert row["BLEU"] == pytest.approx(bleu(said, [b for _, b in some], tokenised=False).score, abs=0.5)
+    long = Translate(**{**vars_of(task), "subwords": task._cut.told})
+    monkey = [("dog " * 21, "chien " * 21), ("old dog", "vieux chien")]
+    object.__setattr__(long, "_pairs", lambda split: monkey)
+    assert [(row["from"], row["to"], row["pairs"]) for row in long.by_length(learned, "test")] == [
+        (1, 5, 1),
+        (21, 0, 1),
+    ]
+
+
 def test_drawn_and_streamed(task, learned):
     said = task.say(learned, ["the old dog sees"])[0]
     parts = list(task.stream(learned, "the old dog sees"))

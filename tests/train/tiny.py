@@ -84,6 +84,12 @@ class Tiny:
     def predict(self, model, *, question, story="", boost=(), mute=()):
         return Answer(f"{question} {story.strip()} {len(boost)} {len(mute)}")
 
+    def by_length(self, model, split):
+        return [
+            {"from": 1, "to": 5, "pairs": self.classes, "BLEU": 50.5},
+            {"from": 6, "to": 0, "pairs": 1, "BLEU": 9.5},
+        ]
+
     def draw(self, model, text, *, count, choose):
         return [(f"{text} {choose.temperature} {choose.seed}", -1.5)] * count
 

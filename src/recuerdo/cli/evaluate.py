@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from recuerdo.errors import InputError
+
 EXAMPLES = """Examples:
 
 `recuerdo evaluate runs/babi-1k-memn2n/seed-0`
@@ -13,6 +15,8 @@ EXAMPLES = """Examples:
 `recuerdo evaluate runs/babi-1k-memn2n` takes every seed, and gives best, mean and standard deviation.
 
 `recuerdo evaluate runs/babi-1k-memn2n/seed-0 --split valid --truth --json`
+
+`recuerdo evaluate runs/multi30k-en-fr --by-length --beside runs/multi30k-en-fr-rnn --plot lengths.svg`
 """
 
 
@@ -25,6 +29,15 @@ def evaluate(
         bool, typer.Option("--truth", help="Compare what the model read with what it should have read.")
     ] = False,
     last: Annotated[bool, typer.Option("--last", help="The last parameters, not those of the best check.")] = False,
+    by_length: Annotated[
+        bool, typer.Option("--by-length", help="Part the pairs of a translator by how many words the source has.")
+    ] = False,
+    beside: Annotated[
+        list[Path] | None, typer.Option("--beside", help="For --by-length: another run to compare (repeatable).")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="For --by-length: draw the curves as a .svg or .png file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Measure a trained model on data that it was not trained on; the run's card keeps the numbers."""
@@ -32,6 +45,13 @@ def evaluate(
     from recuerdo.workbench.running import evaluate as measure
 
     which = "last" if last else "best"
+    if by_length:
+        if truth:
+            raise InputError("--by-length and --truth are two questions: ask one at a time")
+        _by_length([run, *(beside or [])], split, which, plot, as_json=as_json)
+        return
+    if beside or plot is not None:
+        raise InputError("--beside and --plot belong to --by-length: give that too")
     several = seeds_of(run)
     found = {str(one): measure(one, split, which=which, truth=truth) for one in several or [run]}
     if not several:
@@ -57,3 +77,32 @@ def evaluate(
     from recuerdo.cli.train import show_summary
 
     show_summary(told)
+
+
+def _by_length(runs: list[Path], split: str, which: str, plot: Path | None, *, as_json: bool) -> None:
+    """A row for each group of lengths, a column for each run."""
+    from recuerdo.cli.progress import progress_bar
+    from recuerdo.explain.render.curves import check_curves, write_curves
+    from recuerdo.workbench.running import by_length
+
+    if plot is not None:
+        check_curves(plot)
+    found = {}
+    with progress_bar() as report:
+        for number, run in enumerate(runs):
+            report("runs", number, len(runs))
+            found[str(run)] = by_length(run, split, which=which)
+    groups = [[(row["from"], row["to"], row["pairs"]) for row in rows] for rows in found.values()]
+    if any(one != groups[0] for one in groups):
+        raise InputError("these runs are judged on other pairs: compare runs of one data set and direction")
+    if plot is not None:
+        ticks = [f"{first}-{last}" if last else f"{first} or more" for first, last, _ in groups[0]]
+        scores = {name: [row["BLEU"] for row in rows] for name, rows in found.items()}
+        write_curves(scores, ticks, plot, along="words of the source", score="BLEU")
+    if as_json:
+        print(json.dumps(found))
+        return
+    print("words      pairs  " + "  ".join(found))
+    for i, (first, last, pairs) in enumerate(groups[0]):
+        cells = "  ".join(f"{rows[i]['BLEU']:{len(name)}.2f}" for name, rows in found.items())
+        print(f"{f'{first}-{last}' if last else f'{first}-':9}  {pairs:5}  {cells}")

@@ -37,6 +37,7 @@ Model = Any  # an nn.Module that is a Speaker (`recuerdo.nn.decoding`), and is S
 SENTENCE = re.compile(r"(?<=[.!?…])\s+")
 LEAST = 1e-9  # of a weight whose logarithm is taken
 LINES = 256  # that are translated together
+WORDS, LONG = 5, 4  # a group of lengths holds so many, and the last begins behind so many groups
 ROOM = 10  # a translation has at most twice as many pieces as the source, and so many more
 
 
@@ -145,6 +146,25 @@ class Translate:
             "loss": self._mean_loss(model, split),
             **self._of_each(said, right, split),
         }
+
+    @torch.no_grad()
+    def by_length(self, model: Model, split: str) -> list[dict[str, float]]:
+        """BLEU of the pairs whose source has so many words, five at a time, said by the beam: `from`, `to` (the last is
+        without end: 0), `pairs`, `BLEU`. Groups without a pair are left out."""
+        pairs = self._pairs(split)
+        said = self.say(model, [a for a, _ in pairs], wide=self.beam)
+        groups: dict[int, list[int]] = {}
+        for i, (source, _) in enumerate(pairs):
+            groups.setdefault(min((len(source.split()) - 1) // WORDS, LONG), []).append(i)
+        return [
+            {
+                "from": WORDS * group + 1,
+                "to": 0 if group == LONG else WORDS * (group + 1),
+                "pairs": len(rows),
+                "BLEU": bleu([said[i] for i in rows], [pairs[i][1] for i in rows], tokenised=self._tokenised).score,
+            }
+            for group, rows in sorted(groups.items())
+        ]
 
     def judged_by(self) -> dict[str, str]:
         """The signatures of sacrebleu: how exactly the scores are reckoned."""

@@ -333,6 +333,20 @@ def evaluate(folder: str | Path, split: str = "test", *, which: str = "best", tr
     return numbers
 
 
+def by_length(folder: str | Path, split: str = "test", *, which: str = "best") -> list[dict[str, float]]:
+    """How good a run is at sources of some words and of many, group by group; see the task's `by_length`.
+
+    Raises InputError for an unknown split and for a task without lengths; RunError as `open_run`.
+    """
+    if split not in ("test", "valid"):
+        raise InputError(f"there is no split {split!r}: choose test or valid")
+    run = open_run(folder, which)
+    ask = getattr(run.task, "by_length", None)
+    if ask is None:
+        raise InputError(f"the task {run.recipe.task} has no lengths to part by: leave --by-length away")
+    return ask(run.model, split)
+
+
 def predict(folder: str | Path, **words: Any) -> Any:
     """What the model of a run says; `words` are those of the task's `predict`.
 

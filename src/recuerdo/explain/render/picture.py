@@ -3,6 +3,8 @@
 import re
 import textwrap
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,32 @@ INK, SOFT = "#1d1b16", "#6d675b"
 
 def write_picture(evidence: Evidence, path: Path) -> None:
     """Write a .svg (with real text) or .png (200 dpi). Raises InputError when matplotlib is not installed."""
+    with saved(path) as save:
+        save(_matrix(evidence) if evidence.kind == "alignment" else _text(evidence))
+
+
+@contextmanager
+def saved(path: Path) -> Iterator[Callable[[Any], None]]:
+    """Inside the block figures are drawn in our style; what is given saves one. Raises as `write_picture`."""
     try:
         import matplotlib
     except ImportError:
         raise InputError("pictures need matplotlib: pip install 'recuerdo[png]'") from None
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # shown as boxes; SVG keeps the real text
-        figure = _matrix(evidence) if evidence.kind == "alignment" else _text(evidence)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, dpi=200, format=path.suffix[1:].lower(), metadata=metadata)
+        kind = path.suffix[1:].lower()
+        yield lambda sheet: sheet.savefig(path, dpi=200, format=kind, metadata=metadata)
 
 
-def _figure(height: float) -> Any:
+def figure(height: float) -> Any:
+    """An empty sheet, so many inches high."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    sheet = Figure(figsize=(WIDTH, height), facecolor="white")
+    FigureCanvasAgg(sheet)
+    return sheet
 
 
 def _pieces(evidence: Evidence) -> list[tuple[str, str, float | None]]:
@@ -91,8 +101,8 @@ def _text(evidence: Evidence) -> Any:
     head = _heading(evidence)
     top = 26.0 + 20.0 * len(head)
     height = top + y + 2.2 * line
-    figure = _figure(height / 72)
-    axes = figure.add_axes((0, 0, 1, 1))
+    sheet = figure(height / 72)
+    axes = sheet.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH * 72)
     axes.set_ylim(height, 0)
     axes.axis("off")
@@ -101,7 +111,7 @@ def _text(evidence: Evidence) -> Any:
     _draw_words(axes, placed, top + 8, width)
     note = f"{evidence.model} · {evidence.view().label}: {evidence.view().note}"
     axes.text(left, height - 12, _plain(note), fontsize=7.5, color=SOFT, va="baseline", parse_math=False)
-    return figure
+    return sheet
 
 
 def _draw_words(axes: Any, placed: list, top: float, width: Any) -> None:
@@ -149,8 +159,8 @@ def _matrix(evidence: Evidence) -> Any:
 
     weights = evidence.view().map.dense()[1:]
     height = max(2.5, 0.26 * weights.shape[0] + 1.6)
-    figure = _figure(height)
-    axes = figure.add_axes((0.2, 0.06, 0.77, 1 - 1.5 / height - 0.06))
+    sheet = figure(height)
+    axes = sheet.add_axes((0.2, 0.06, 0.77, 1 - 1.5 / height - 0.06))
     heat = LinearSegmentedColormap.from_list("heat", ["#ffffff", HEAT])
     axes.imshow(np.sqrt(weights), cmap=heat, aspect="auto", vmin=0)
     axes.set_xticks(
@@ -161,4 +171,4 @@ def _matrix(evidence: Evidence) -> Any:
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     for side in axes.spines.values():
         side.set_visible(False)
-    return figure
+    return sheet
