@@ -92,7 +92,7 @@ def _run(recipe: Any, folder: Path, seed: int, as_json: bool) -> None:
         raise typer.Exit(130) from None
     if isinstance(last, Finished) and not as_json and not quiet:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in list(last.numbers.items())[:4])
-        print(f"{folder}: best after step {last.best} ({numbers}); {_clock(last.seconds)}")
+        print(f"{folder}: best after step {last.best} ({numbers}); {_clock(last.seconds)}, CPU {_clock(last.cpu_seconds)}")
         print(f"next: recuerdo evaluate {folder}")
 
 

@@ -59,13 +59,15 @@ class Started:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run is through: the numbers of its best check, at which step that was, and the seconds of all its parts."""
+    """A run is through: the numbers of its best check, at which step that was, and the seconds of all its parts, by the
+    clock and of this process's processors."""
 
     folder: Path
     number: int
     numbers: dict[str, float]
     best: int
     seconds: float
+    cpu_seconds: float
 
 
 Event = Started | Step | Checked | Saved | Finished
@@ -115,7 +117,7 @@ class Run:
         _check_attributes(recipe, self.model)
         self.named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         here.same(self.model)
-        self.phase, self.first, self.seconds = 0, 0, 0.0
+        self.phase, self.first, self.seconds, self.cpu_seconds = 0, 0, 0.0, 0.0
         self.best: dict[str, Any] = {}
         self.saved = 0
         self.state = self._state()
@@ -124,7 +126,7 @@ class Run:
         elif here.first:
             replace_file(folder / "recipe.toml", recipe.as_toml().encode())
         self.board = _board(folder, self.number) if recipe.train.get("tensorboard") and here.first else None
-        self.since = time.monotonic()
+        self.since, self.cpu_since = time.monotonic(), time.process_time()
         self.log: TextIO | None = open_log(folder, self.number, self.state.settled + self.first) if here.first else None
         told = read_events(folder) if here.first else ()
         self.losses = deque((e["loss"] for e in told if e["event"] == "step"), self.every or 100)
@@ -163,7 +165,7 @@ class Run:
         self._write_card(finished=True)
         best = self.best
         yield self._told(
-            Finished(self.folder, self.number, best.get("numbers", {}), best.get("number", 0), self._spent())
+            Finished(self.folder, self.number, best.get("numbers", {}), best.get("number", 0), *self._spent())
         )
 
     def save(self) -> Path:
@@ -171,7 +173,8 @@ class Run:
         if not self.world.first:
             return self.folder / "last.safetensors"
         told = {**self.state.numbers(), "phase": self.phase, "first": self.first}
-        told |= {"seconds": self._spent(), "best": self.best}
+        seconds, cpu_seconds = self._spent()
+        told |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "best": self.best}
         if self.state.improved:
             with self.state.averaged():
                 save_checkpoint(self.folder / "best.safetensors", model_tensors(self.model), self.best)
@@ -203,6 +206,7 @@ class Run:
         load_model(self.model, tensors, path)
         self.phase, self.first = told["phase"], told["first"]
         self.seconds, self.best = told["seconds"], told["best"]
+        self.cpu_seconds = told.get("cpu_seconds", 0.0)  # older runs did not count them
         self.state = self._state()
         self.state.load(tensors, told)
         self.saved = self.number
@@ -232,7 +236,7 @@ class Run:
         if isinstance(event, Step):
             self.losses.append(event.loss)
         if self.log is not None:
-            told = as_data(event) | ({} if isinstance(event, Step) else {"seconds": round(self._spent(), 3)})
+            told = as_data(event) | ({} if isinstance(event, Step) else self._rounded(3))
             try:
                 self.log.write(json.dumps(told) + "\n")
                 self.log.flush()
@@ -247,8 +251,13 @@ class Run:
                 self.board.add_scalar(name, value, event.number)
         return event
 
-    def _spent(self) -> float:
-        return self.seconds + time.monotonic() - self.since
+    def _spent(self) -> tuple[float, float]:
+        clock, cpu = time.monotonic() - self.since, time.process_time() - self.cpu_since
+        return self.seconds + clock, self.cpu_seconds + cpu
+
+    def _rounded(self, digits: int) -> dict[str, float]:
+        seconds, cpu_seconds = self._spent()
+        return {"seconds": round(seconds, digits), "cpu_seconds": round(cpu_seconds, digits)}
 
     def _write_card(self, finished: bool = False) -> None:
         from recuerdo import __version__
@@ -266,7 +275,7 @@ class Run:
             "parameters": sum(p.numel() for p in self.named.values()),
             "steps": self.number,
             "finished": finished,
-            "seconds": round(self._spent(), 1),
+            **self._rounded(1),
             "processes": self.world.size,
             "threads": torch.get_num_threads(),
             "training_loss": sum(self.losses) / len(self.losses) if self.losses else None,
