@@ -282,6 +282,9 @@ REFUSED = {
         ["evaluate", "x", "--by-length", "--plot", "no/x.svg"], InputError, "there is no folder no to draw x.svg in",
     ),
     "two questions": (["evaluate", "x", "--by-length", "--truth"], InputError, "ask one at a time"),
+    "a picture of a story": (
+        ["predict", "x", "--image", "a.png", "-q", "Who?"], InputError, "predict does not know 'image': it knows",
+    ),
     "samples of a story": (
         ["predict", "babi-reader", "a", "--sample", 2],
         InputError,

@@ -87,7 +87,9 @@ PUBLIC = (
     "www.sqlite.org", "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "huggingface.co", "github.com", "arxiv.org",
     "doi.org", "www.w3.org", "www.apache.org", "svelte.dev", "docs.pytest.org", "keepachangelog.com", "semver.org",
     "research.facebook.com", "opencollective.com", "tidelift.com", "paulmillr.com", "bford.info", "xkcd.com", "feross.org", "www.patreon.com",
-    "raw.githubusercontent.com", "www.manythings.org", "d2l-data.s3-accelerate.amazonaws.com",  # where data sets come from
+    # Where data sets come from.
+    "raw.githubusercontent.com", "www.manythings.org", "d2l-data.s3-accelerate.amazonaws.com",
+    "ossci-datasets.s3.amazonaws.com", "yann.lecun.com",
 )  # fmt: skip
 
 

@@ -50,7 +50,10 @@ def forked(recipe, folder, die_in_write=0):
 
 
 def learned(folder):
-    events = [{k: v for k, v in e.items() if k not in ("seconds", "cpu_seconds", "folder", "path")} for e in read_events(folder)]
+    events = [
+        {k: v for k, v in e.items() if k not in ("seconds", "cpu_seconds", "folder", "path")}
+        for e in read_events(folder)
+    ]
     return [e for e in events if e["event"] in ("step", "checked")]
 
 

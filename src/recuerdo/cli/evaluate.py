@@ -83,7 +83,7 @@ def _by_length(runs: list[Path], split: str, which: str, plot: Path | None, *, a
     """A row for each group of lengths, a column for each run."""
     from recuerdo.cli.progress import progress_bar
     from recuerdo.explain.render.curves import check_curves, write_curves
-    from recuerdo.workbench.running import by_length
+    from recuerdo.workbench.saying import by_length
 
     if plot is not None:
         check_curves(plot)

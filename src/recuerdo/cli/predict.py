@@ -18,6 +18,8 @@ EXAMPLES = """Examples:
 
 `recuerdo predict babi-reader --story story.txt -q "Where is Mary?" --mute "Mary went to the office."`
 
+`recuerdo predict runs/mnist-glimpse --image seven.png --out looks.html`
+
 `recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --out alignment.html`
 
 `recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --mute noir`
@@ -36,6 +38,9 @@ def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or a model that comes with recuerdo.")],
     text: Annotated[str | None, typer.Argument(help="A text to translate, or to sum up.")] = None,
     text_file: Annotated[Path | None, typer.Option("--text-file", help="A file with the text.")] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", help="A picture, for a model that looks at pictures.")
+    ] = None,
     lines: Annotated[
         str | None, typer.Option("--lines", help="A file, or - for standard input: say each line, a line for a line.")
     ] = None,
@@ -58,12 +63,12 @@ def predict(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a .html or .json file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and the looks as JSON.")] = False,
 ) -> None:
-    """Ask a trained model: a question about a story, for a translation, or for a summary. See what it looked at."""
+    """Ask a trained model about a story or a picture, or for a translation or summary. See what it looked at."""
     if out is not None and out.suffix not in (".html", ".json"):
         raise InputError(f"{out.name} is neither .html nor .json: these can be written")
     words: dict[str, Any] = {}
     if lines is not None:
-        if any(x is not None for x in (text, text_file, story, question, boost, mute)):
+        if any(x is not None for x in (text, text_file, image, story, question, boost, mute)):
             raise InputError("--lines stands alone: leave texts, stories and marks away")
         _say(run, lines, out, as_json=as_json)
         return
@@ -75,9 +80,10 @@ def predict(
                 words[name] = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"the {name} {path} cannot be read ({error}): give a text file in UTF-8") from None
+    words |= {} if image is None else {"image": str(image)}
     words |= {} if text is None else {"text": text}
     if sample is not None or stream:
-        if "text" not in words or out is not None or any((story, question, boost, mute)) or (stream and as_json):
+        if "text" not in words or out is not None or any((image, story, question, boost, mute)) or (stream and as_json):
             raise InputError(
                 "--sample and --stream take a text and nothing more, and print: no page, no story, no marks"
             )
@@ -99,8 +105,8 @@ def predict(
 
 def _print(run: Path, text: str, sample: int | None, temperature: float, seed: int, *, as_json: bool) -> None:
     """Texts that are drawn, or one as it is said."""
-    from recuerdo.workbench.running import draw
-    from recuerdo.workbench.running import stream as parts
+    from recuerdo.workbench.saying import draw
+    from recuerdo.workbench.saying import stream as parts
 
     if sample is None:
         for part in parts(run, text):
@@ -117,7 +123,7 @@ def _print(run: Path, text: str, sample: int | None, temperature: float, seed: i
 def _say(run: Path, path: str, out: Path | None, *, as_json: bool) -> None:
     """A line for a line; what was said before an interruption is there."""
     from recuerdo.data.parallel import lines as read
-    from recuerdo.workbench.running import predict_lines
+    from recuerdo.workbench.saying import predict_lines
 
     if out is not None:
         raise InputError("--lines prints to standard output: send it to a file with > FILE, and leave --out away")

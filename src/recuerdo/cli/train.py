@@ -91,8 +91,8 @@ def _run(recipe: Any, folder: Path, seed: int, as_json: bool) -> None:
             print(_stopped(folder), file=sys.stderr)
         raise typer.Exit(130) from None
     if isinstance(last, Finished) and not as_json and not quiet:
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in list(last.numbers.items())[:4])
-        print(f"{folder}: best after step {last.best} ({numbers}); {_clock(last.seconds)}, CPU {_clock(last.cpu_seconds)}")
+        spent = f"{_clock(last.seconds)}, {_clock(last.cpu_seconds)} of processors"
+        print(f"{folder}: best after step {last.best} ({_numbers(last.numbers)}); {spent}")
         print(f"next: recuerdo evaluate {folder}")
 
 

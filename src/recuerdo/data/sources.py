@@ -78,7 +78,22 @@ _MULTI30K = {
     "test_2016_flickr.lc.norm.tok.fr": (76_394, "1463bd5960f9bfe098ec3cd752d3df0c49c84dc646fb518964a29232658cd836"),
 }
 
+MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
+_MNIST = {
+    "train-images-idx3-ubyte": (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    "train-labels-idx1-ubyte": (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    "t10k-images-idx3-ubyte": (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    "t10k-labels-idx1-ubyte": (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+}
+
 _SETS = (
+    DataSet(
+        name="mnist",
+        about="60,000 + 10,000 digits written by hand, 28 x 28 pixels",
+        licence="CC BY-SA 3.0",
+        home="http://yann.lecun.com/exdb/mnist",
+        files=tuple(File(f"{name}.gz", f"{MNIST}/{name}.gz", *told) for name, told in _MNIST.items()),
+    ),
     DataSet(
         name="multi30k",
         about="29,000 + 1,014 + 1,000 captions of pictures in English, German and French",

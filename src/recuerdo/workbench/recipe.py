@@ -34,6 +34,7 @@ from recuerdo.workbench.shelf import near, recipe_text, written
 TASKS = {
     "answer": "recuerdo.tasks.answer:Answer",
     "find": "recuerdo.tasks.find:Find",
+    "glance": "recuerdo.tasks.glance:Glance",
     "recall": "recuerdo.tasks.recall:Recall",
     "summarise": "recuerdo.tasks.summarise:Summarise",
     "translate": "recuerdo.tasks.translate:Translate",

@@ -1,0 +1,133 @@
+"""The recurrent attention model (Mnih et al. 2014): a picture is read by a few glimpses, each of which says where the
+next one is.
+
+A glimpse is `scales` squares around one place, each twice as wide as the one before and averaged down to `size` x
+`size` numbers: sharp in the middle, coarse around it. Nothing else of the picture is touched, so that what a look costs
+does not depend on how large the picture is.
+
+    seen  = relu(what(pixels) + where(place))         what is there, and where that is
+    state = relu(hear(seen) + remember(state))
+    next place ~ Normal(tanh(locate(state)), std)
+
+Places are hard choices, learned by REINFORCE with a baseline (Williams 1992); everything else by gradients. They are
+(down, across), from -1 at the middle of the first pixel to 1 at that of the last.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recuerdo.errors import InputError, ShapeError
+
+WHITE = 255.0
+SMALL = 90 * 90  # pixels of a picture
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What `looks` glimpses led to: `logits` [b, looks, classes] after each, `places` [b, looks, 2]; of each place but
+    the first, `log_probs` and `baselines` [b, looks - 1]: how likely the draw was, up to a constant, and which reward
+    was expected."""
+
+    logits: Tensor
+    places: Tensor
+    log_probs: Tensor
+    baselines: Tensor
+
+
+class Glimpse(nn.Module):
+    """Pictures [b, height, width] -> Looks. Raises InputError for sizes that cannot be."""
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        looks: int = 6,
+        size: int = 8,
+        scales: int = 1,
+        hidden: int = 256,
+        std: float = 0.11,
+    ):
+        super().__init__()
+        if min(classes, looks, size, scales, hidden) < 1 or not std > 0:
+            raise InputError("classes, looks, size, scales and hidden are 1 or more, and std is above 0")
+        self.looks, self.size, self.scales, self.std = looks, size, scales, std
+        self.what = nn.Sequential(nn.Linear(scales * size * size, 128), nn.ReLU(), nn.Linear(128, 256))
+        self.where = nn.Sequential(nn.Linear(2, 128), nn.ReLU(), nn.Linear(128, 256))
+        self.hear, self.remember = nn.Linear(256, hidden), nn.Linear(hidden, hidden)
+        self.locate, self.baseline = nn.Linear(hidden, 2), nn.Linear(hidden, 1)
+        self.classify = nn.Linear(hidden, classes)
+
+    def forward(self, pictures: Tensor, *, drawn: bool = False) -> Looks:
+        """Pictures [b, height, width], uint8, or float from 0 to 255. The first look is at the middle; the next ones
+        are `drawn`, or the likeliest. Raises ShapeError for other shapes."""
+        if pictures.dim() != 3 or not pictures.numel():
+            raise ShapeError(f"pictures are [b, height, width], one pixel or more each, not {tuple(pictures.shape)}")
+        b, ground = len(pictures), Ground(pictures, self.size * 2 ** (self.scales - 1))
+        place = pictures.new_zeros(b, 2, dtype=self.locate.weight.dtype)
+        state = place.new_zeros(b, self.remember.in_features)
+        logits, places, log_probs, baselines = [], [place], [], []
+        for look in range(self.looks):
+            seen = torch.relu(self.what(self.cut(ground, place)) + self.where(place))
+            state = torch.relu(self.hear(seen) + self.remember(state))
+            logits.append(self.classify(state))
+            if look + 1 == self.looks:
+                break
+            # What a place is worth is told by the reward; the state is not bent towards it.
+            mean = torch.tanh(self.locate(state.detach())).float()
+            move = (mean + self.std * torch.randn_like(mean)).detach() if drawn else mean.detach()
+            log_probs.append(-(move - mean).square().sum(1) / (2 * self.std**2))
+            baselines.append(self.baseline(state.detach())[:, 0].float())
+            place = move.clamp(-1, 1).to(state.dtype)
+            places.append(place)
+        of_moves = [torch.stack(some, 1) if some else place.new_zeros(b, 0) for some in (log_probs, baselines)]
+        return Looks(torch.stack(logits, 1).float(), torch.stack(places, 1), *of_moves)
+
+    def cut(self, ground: "Ground", place: Tensor) -> Tensor:
+        """What a glimpse at places [b, 2] takes: [b, scales * size * size], from 0 to 1."""
+        widest = ground.cut(ground.middle(place)).to(self.locate.weight.dtype) / WHITE
+        found = []
+        for scale in range(self.scales):
+            wide = self.size * 2**scale
+            first = ground.wide // 2 - wide // 2
+            square = widest[:, None, first : first + wide, first : first + wide]
+            found.append(functional.avg_pool2d(square, 2**scale).flatten(1))
+        return torch.cat(found, 1)
+
+
+class Ground:
+    """Pictures [b, height, width] from which squares, `wide` pixels each, are cut; around a picture all is 0.
+
+    What is outside of the squares is not touched. Only a small picture gets a border of zeros first: that costs less
+    than to mind its edges in each cut.
+    """
+
+    def __init__(self, pictures: Tensor, wide: int):
+        self.sides, self.wide = pictures.shape[1:], wide
+        self.row = torch.arange(len(pictures), device=pictures.device)
+        small = self.sides.numel() <= SMALL or min(self.sides) < wide
+        self.border = wide if small else 0
+        if self.border:
+            pictures = functional.pad(pictures, (self.border,) * 4)
+        self.squares = pictures.unfold(1, wide, 1).unfold(2, wide, 1)  # a view of all of them, [b, y, x, wide, wide]
+
+    def middle(self, place: Tensor) -> Tensor:
+        """The pixels, (down, across), at places [b, 2] from -1 to 1."""
+        last = place.new_tensor([side - 1 for side in self.sides], dtype=torch.float32)
+        return (0.5 * (place.float() + 1) * last).round().long()
+
+    def cut(self, middle: Tensor) -> Tensor:
+        """The square around each pixel [b, 2]: [b, wide, wide]."""
+        first = middle - self.wide // 2
+        if self.border:
+            first = first + self.border
+            return self.squares[self.row, first[:, 0], first[:, 1]]
+        nearest = torch.stack([first[:, i].clamp(0, self.sides[i] - self.wide) for i in (0, 1)], 1)
+        square = functional.pad(self.squares[self.row, nearest[:, 0], nearest[:, 1]], (0, 1, 0, 1))
+        # Where the square stuck out, it is moved back, and what comes in is that last row or column of zeros.
+        at = (first - nearest)[:, :, None] + torch.arange(self.wide, device=first.device)
+        down, across = at.where((at >= 0) & (at < self.wide), self.wide).unbind(1)
+        rows = square.gather(1, down[:, :, None].expand(-1, -1, self.wide + 1))
+        return rows.gather(2, across[:, None].expand(-1, self.wide, -1))

@@ -1,0 +1,167 @@
+"""Glance: say which digit is on a canvas after a few glimpses, and show where they were."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recuerdo.data.digits import Canvas, Canvases, Digits, digits
+from recuerdo.data.pictures import grey
+from recuerdo.errors import InputError
+from recuerdo.models.glimpse import Glimpse, Ground, Looks
+from recuerdo.tasks.glanced import Glanced
+
+MODELS = {"glimpse": Glimpse}
+CLASSES = 10
+SPLITS = ("valid", "test")
+AT_ONCE = 500  # canvases that are judged together
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The canvases and how they are learned from.
+
+    `side`, `clutter`, `piece`, `turned`, `scaled`, `moved`: see `recuerdo.data.digits.Canvas`; the last three change
+    training digits only. `batch` canvases, new ones each time. `reward`: how much the loss of the places counts, whose
+    reward is the probability of the right digit after the last look; `early`: how much it counts that the digit is
+    right after each look already. `rolls`: so many drawn ways to look are averaged in the check, beside one way that is
+    not drawn. `folder`: where the digits are, "" = mnist/ in the data folder.
+
+    Raises InputError for what cannot be.
+    """
+
+    side: int = 28
+    clutter: int = 0
+    piece: int = 8
+    turned: float = 0.0
+    scaled: float = 0.0
+    moved: float = 0.0
+    batch: int = 128
+    reward: float = 0.3
+    early: float = 0.0
+    rolls: int = 10
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        self._canvas(changed=True)
+        if min(self.batch, self.rolls) < 1 or min(self.reward, self.early) < 0:
+            raise InputError("batch and rolls are 1 or more, reward and early are 0 or more")
+
+    def model(self, name: str, **arguments) -> nn.Module:
+        """The model of a name. Raises InputError for a name that is not in MODELS."""
+        if name not in MODELS:
+            raise InputError(f"there is no model {name!r} for glances: choose {', '.join(MODELS)}")
+        return MODELS[name](CLASSES, **arguments)
+
+    def batches(self, *, seed: int, start: int = 0) -> Iterator[Canvases]:
+        """Canvases without end; which ones come at a step depends on the seed and the step alone."""
+        known, canvas = digits("train", self.folder), self._canvas(changed=True)
+        each = -(-len(known) // self.batch)  # batches of a round over all digits
+        step, order, turn = start, torch.empty(0, dtype=torch.long), -1
+        while True:
+            if step // each != turn:
+                turn = step // each
+                order = torch.randperm(len(known), generator=_drawn(seed, "round", turn))
+            rows = order[step % each * self.batch :][: self.batch]
+            yield canvas.lay(known.pixels[rows], known.labels[rows], known.pixels, _drawn(seed, "step", step))
+            step += 1
+
+    def loss(self, model: nn.Module, batch: Canvases) -> dict[str, Tensor]:
+        """Cross-entropy of the digit after the last look, and after the earlier ones; REINFORCE for the places; and how
+        far the baseline is from the reward."""
+        looks: Looks = model(batch.pixels, drawn=True)
+        logs = looks.logits.log_softmax(-1).gather(2, batch.labels[:, None, None].expand(-1, looks.logits.shape[1], 1))
+        right = logs[:, :, 0]
+        parts = {"digit": -right[:, -1].mean()}
+        if self.early and right.shape[1] > 1:
+            parts["early"] = -self.early * right[:, :-1].mean()
+        if looks.baselines.shape[1]:
+            reward = right[:, -1:].detach().exp().expand_as(looks.baselines)
+            gain = reward - looks.baselines.detach()
+            parts["places"] = -self.reward * (looks.log_probs * gain).mean()
+            parts["baseline"] = functional.mse_loss(looks.baselines, reward)
+        return parts
+
+    @torch.no_grad()
+    def check(self, model: nn.Module, split: str) -> dict[str, float]:
+        """In percent: `error` of one way to look, that is not drawn; in the test also `error of N`, of the mean of N
+        drawn ways, which cost N times the looks. And the cross-entropy of one way."""
+        wrong, wrong_of_all, lost, count = 0, 0, 0.0, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for some in self._held(split):
+                logits = model(some.pixels).logits[:, -1]
+                wrong += int((logits.argmax(-1) != some.labels).sum())
+                lost += float(functional.cross_entropy(logits, some.labels, reduction="sum"))
+                count += len(some)
+                if split == "test":
+                    ways = [model(some.pixels, drawn=True).logits[:, -1].softmax(-1) for _ in range(self.rolls)]
+                    wrong_of_all += int((torch.stack(ways).mean(0).argmax(-1) != some.labels).sum())
+        found = {"error": 100 * wrong / count, "loss": lost / count}
+        return found | ({f"error of {self.rolls}": 100 * wrong_of_all / count} if split == "test" else {})
+
+    @torch.no_grad()
+    def evidence(self, model: nn.Module, split: str) -> dict[str, float]:
+        """In percent, of one way to look: how often the last glimpse's middle is in the digit's box, and how often any
+        glimpse's but the first, which is always in the middle. What the box covers of the canvas stands beside: a look
+        at random would be there about as often."""
+        last, some_look, covered, count = 0, 0, 0.0, 0
+        for some in self._held(split):
+            places = model(some.pixels).places
+            middle = 0.5 * (places + 1) * (self.side - 1)
+            low, high = some.boxes[:, None, :2], some.boxes[:, None, 2:]
+            inside = ((middle >= low) & (middle < high)).all(-1)
+            last += int(inside[:, -1].sum())
+            some_look += int(inside[:, 1:].any(-1).sum())
+            box = (some.boxes[:, 2:] - some.boxes[:, :2]).prod(-1)
+            covered += float(box.sum()) / self.side**2
+            count += len(some)
+        return {
+            "last look on the digit": 100 * last / count,
+            "some look on the digit": 100 * some_look / count,
+            "box of the canvas": 100 * covered / count,
+        }
+
+    @torch.no_grad()
+    def predict(self, model: Glimpse, image: str) -> Glanced:
+        """What is on a picture of any size, and the looks that told it.
+
+        The model knows light digits on a dark ground: a picture whose edge is light is turned into its negative first.
+        Raises InputError for a picture that cannot be read.
+        """
+        picture = grey(image)
+        edge = torch.cat([picture[[0, -1]].flatten(), picture[:, [0, -1]].flatten()])
+        picture = 255 - picture if edge.float().median() > 127 else picture
+        looks: Looks = model(picture[None].to(next(model.parameters()).device))
+        middle = Ground(picture[None], 1).middle(looks.places[0].cpu())
+        return Glanced(
+            picture,
+            tuple((int(down), int(across)) for down, across in middle),
+            tuple(map(tuple, looks.logits[0].softmax(-1).tolist())),
+            tuple(model.size * 2**scale for scale in range(model.scales)),
+        )
+
+    # ------------------------------------------------------------------------------------------------ what is behind it
+
+    def _canvas(self, *, changed: bool = False) -> Canvas:
+        change = (self.turned, self.scaled, self.moved) if changed else ()
+        return Canvas(self.side, self.clutter, self.piece, *change)
+
+    def _held(self, split: str) -> Iterator[Canvases]:
+        """All digits of a split, each on one canvas, always the same; clutter is of digits of the same split."""
+        if split not in SPLITS:
+            raise InputError(f"there is no split {split!r} of the canvases: choose {' or '.join(SPLITS)}")
+        known: Digits = digits(split, self.folder)
+        for first in range(0, len(known), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            draw = _drawn(0, f"{split} {self.side} {self.clutter}", first)
+            yield self._canvas().lay(known.pixels[part], known.labels[part], known.pixels, draw)
+
+
+def _drawn(seed: int, what: str, number: int) -> torch.Generator:
+    """Random numbers of their own for each seed, purpose and number."""
+    told = hashlib.blake2b(f"{seed} {what} {number}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(told, "little") >> 1)

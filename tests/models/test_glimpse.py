@@ -1,0 +1,135 @@
+"""Glimpses against a plain loop over pixels; what they do not look at changes nothing; places are learned by reward."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recuerdo.errors import InputError, ShapeError
+from recuerdo.models.glimpse import Glimpse, Ground
+
+
+def plain(pictures, middle, wide):
+    out = torch.zeros(len(pictures), wide, wide, dtype=pictures.dtype)
+    for i, picture in enumerate(pictures):
+        for y in range(wide):
+            for x in range(wide):
+                down, across = (int(m) - wide // 2 + at for m, at in zip(middle[i], (y, x), strict=True))
+                if 0 <= down < picture.shape[0] and 0 <= across < picture.shape[1]:
+                    out[i, y, x] = picture[down, across]
+    return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 14), st.lists(st.floats(-1, 1), min_size=4, max_size=4))
+def test_squares_are_cut_as_by_a_loop(height, width, wide, place):
+    pictures = torch.randint(1, 255, (2, height, width), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    ground = Ground(pictures, wide)
+    middle = ground.middle(torch.tensor(place).view(2, 2))
+    assert ((middle >= 0) & (middle < torch.tensor([height, width]))).all()
+    assert torch.equal(ground.cut(middle), plain(pictures, middle, wide))
+
+
+def made(**more):
+    torch.manual_seed(0)
+    return Glimpse(10, **{"looks": 4, "size": 6, "scales": 2, "hidden": 32, **more}).eval()
+
+
+def test_scales_are_means_around_the_same_place():
+    model, pictures = made(), torch.randint(0, 255, (3, 40, 50), dtype=torch.uint8)
+    place = torch.tensor([[0.0, 0.0], [-1.0, 1.0], [0.3, -0.6]])
+    ground = Ground(pictures, 12)
+    middle = ground.middle(place)
+    fine, coarse = model.cut(ground, place).view(3, 2, 6, 6).unbind(1)
+    torch.testing.assert_close(fine, plain(pictures, middle, 6).float() / 255)
+    wide = plain(pictures, middle, 12).float().view(3, 6, 2, 6, 2).mean((2, 4)) / 255
+    torch.testing.assert_close(coarse, wide)
+
+
+@pytest.mark.parametrize("side", [60, 200])
+def test_a_pixel_outside_of_all_glimpses_changes_nothing(side):
+    model = made()
+    pictures = torch.randint(0, 255, (5, side, side), dtype=torch.uint8)
+    with torch.no_grad():
+        looks = model(pictures)
+        touched = torch.zeros(5, side, side, dtype=torch.bool)
+        middle = Ground(pictures, 12).middle(looks.places.view(-1, 2)).view(5, -1, 2)
+        for i in range(5):
+            for down, across in middle[i].tolist():
+                touched[i, max(0, down - 6) : down + 6, max(0, across - 6) : across + 6] = True
+        other = pictures.where(touched, 255 - pictures)
+        assert not torch.equal(other, pictures)
+        again = model(other)
+        assert torch.equal(again.logits, looks.logits)
+        assert torch.equal(again.places, looks.places)
+        changed = model(pictures.where(~touched, 255 - pictures))
+        assert not torch.equal(changed.logits, looks.logits)
+
+
+def test_looks_are_the_same_alone_and_for_numbers_of_any_kind():
+    model, pictures = made(), torch.randint(0, 255, (4, 30, 30), dtype=torch.uint8)
+    with torch.no_grad():
+        looks, alone = model(pictures), model(pictures[2:3])
+        torch.testing.assert_close(looks.logits[2:3], alone.logits)
+        torch.testing.assert_close(model(pictures.float()).logits, looks.logits)
+    assert looks.logits.shape == (4, 4, 10)
+    assert looks.places.shape == (4, 4, 2)
+    assert looks.log_probs.shape == looks.baselines.shape == (4, 3)
+    assert not looks.places[:, 0].any()
+    assert made(looks=1)(pictures).log_probs.shape == (4, 0)
+
+
+def test_drawn_places_are_drawn_around_the_likeliest():
+    model = made(std=0.2)
+    pictures = torch.randint(0, 255, (1, 30, 30), dtype=torch.uint8).expand(4000, -1, -1)
+    with torch.no_grad():
+        likeliest, drawn = model(pictures[:1]).places[0, 1], model(pictures, drawn=True)
+    places = drawn.places[:, 1]
+    torch.testing.assert_close(places.mean(0), likeliest, atol=0.02, rtol=0)
+    torch.testing.assert_close(places.std(0), torch.full((2,), 0.2), atol=0.02, rtol=0)
+    exact = torch.distributions.Normal(likeliest, 0.2).log_prob(places).sum(1)
+    inside = (places.abs() < 1).all(1)
+    known = drawn.log_probs[:, 0][inside] - exact[inside]
+    torch.testing.assert_close(known, known[0].expand_as(known), atol=1e-3, rtol=0)
+
+
+def test_reward_moves_places():
+    """The digit is a light square; it is rewarded to look at it."""
+    torch.manual_seed(0)
+    model = Glimpse(2, looks=2, size=4, scales=3, hidden=32, std=0.2)
+    rule = torch.optim.Adam(model.parameters(), lr=3e-3)
+    draw = torch.Generator().manual_seed(0)
+
+    def pictures(count):
+        side = torch.randint(0, 2, (count,), generator=draw)
+        out = torch.zeros(count, 20, 20, dtype=torch.uint8)
+        out[side == 0, 8:12, 2:6] = 255
+        out[side == 1, 8:12, 14:18] = 255
+        return out, torch.stack([torch.zeros(count), torch.where(side == 0, -0.6, 0.6)], 1), side
+
+    for _ in range(300):
+        some, wanted, side = pictures(64)
+        looks = model(some, drawn=True)
+        reward = -(looks.places[:, 1] - wanted).square().sum(1, keepdim=True)
+        gain = reward - looks.baselines.detach()
+        loss = -(looks.log_probs * gain).mean() + (looks.baselines - reward).square().mean()
+        loss = loss + torch.nn.functional.cross_entropy(looks.logits[:, 0], side)  # the state is learned by this alone
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+    some, wanted, _ = pictures(100)
+    with torch.no_grad():
+        assert (model(some).places[:, 1] - wanted).square().sum(1).sqrt().mean() < 0.25
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (0, 5, 5), (1, 0, 5), (1, 1, 5, 5)])
+def test_other_shapes_are_no_pictures(shape):
+    with pytest.raises(ShapeError, match="pictures are \\[b, height, width\\]"):
+        made()(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_sizes_that_cannot_be():
+    with pytest.raises(InputError, match="looks, size, scales and hidden are 1 or more"):
+        Glimpse(10, looks=0)
+    with pytest.raises(InputError, match="std is above 0"):
+        Glimpse(10, std=0.0)
