@@ -283,7 +283,7 @@ REFUSED = {
     ),
     "two questions": (["evaluate", "x", "--by-length", "--truth"], InputError, "ask one at a time"),
     "a picture of a story": (
-        ["predict", "x", "--image", "a.png", "-q", "Who?"], InputError, "predict does not know 'image': it knows",
+        ["predict", "babi-reader", "--image", "a.png"], InputError, "predict does not know 'image': it knows",
     ),
     "samples of a story": (
         ["predict", "babi-reader", "a", "--sample", 2],
