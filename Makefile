@@ -28,6 +28,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python benchmarks/finds.py --quick
 	$(BIN)/python benchmarks/answers.py --quick
 	$(BIN)/python benchmarks/translate.py --quick
+	$(BIN)/python benchmarks/pictures.py --quick
 
 web:
 	cd web && npm ci && npm run build

@@ -68,22 +68,26 @@ class Glimpse(nn.Module):
         b, ground = len(pictures), Ground(pictures, self.size * 2 ** (self.scales - 1))
         place = pictures.new_zeros(b, 2, dtype=self.locate.weight.dtype)
         state = place.new_zeros(b, self.remember.in_features)
-        logits, places, log_probs, baselines = [], [place], [], []
+        states, places, means, moves = [], [place], [], []
         for look in range(self.looks):
             seen = torch.relu(self.what(self.cut(ground, place)) + self.where(place))
             state = torch.relu(self.hear(seen) + self.remember(state))
-            logits.append(self.classify(state))
+            states.append(state)
             if look + 1 == self.looks:
                 break
             # What a place is worth is told by the reward; the state is not bent towards it.
             mean = torch.tanh(self.locate(state.detach())).float()
             move = (mean + self.std * torch.randn_like(mean)).detach() if drawn else mean.detach()
-            log_probs.append(-(move - mean).square().sum(1) / (2 * self.std**2))
-            baselines.append(self.baseline(state.detach())[:, 0].float())
+            means.append(mean)
+            moves.append(move)
             place = move.clamp(-1, 1).to(state.dtype)
             places.append(place)
-        of_moves = [torch.stack(some, 1) if some else place.new_zeros(b, 0) for some in (log_probs, baselines)]
-        return Looks(torch.stack(logits, 1).float(), torch.stack(places, 1), *of_moves)
+        all_ = torch.stack(states, 1)
+        logits, baselines = self.classify(all_).float(), self.baseline(all_[:, :-1].detach())[..., 0].float()
+        if not means:
+            return Looks(logits, torch.stack(places, 1), baselines, baselines)
+        off = torch.stack(moves, 1) - torch.stack(means, 1)
+        return Looks(logits, torch.stack(places, 1), -off.square().sum(-1) / (2 * self.std**2), baselines)
 
     def cut(self, ground: "Ground", place: Tensor) -> Tensor:
         """What a glimpse at places [b, 2] takes: [b, scales * size * size], from 0 to 1."""
