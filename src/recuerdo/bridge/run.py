@@ -29,6 +29,7 @@ class Loaded:
     tokenizer: Any
     limit: int | None  # tokens at most
     processors: tuple[Any, ...] = ()  # Transformers' logits processors that every answer goes through
+    folder: Path | None = None  # where it was loaded from
 
 
 @dataclass
@@ -101,7 +102,8 @@ def load(name_or_path: str | Path, *, progress: Progress | None = None) -> Loade
                 raise ModelError(f"{name_or_path} has no tokenizer.json: convert its tokenizer to a fast one first")
     entry = catalogue().get(str(name_or_path))
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return Loaded(entry.title if entry else Path(folder).name, kind, model.eval(), tokenizer, limit)
+    name = entry.title if entry else Path(folder).name
+    return Loaded(name, kind, model.eval(), tokenizer, limit, folder=Path(folder))
 
 
 def _first_line(error: Exception) -> str:

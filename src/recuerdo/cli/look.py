@@ -19,6 +19,8 @@ EXAMPLES = """Examples:
 
 `recuerdo look --model minilm --text "She lit the match."`
 
+`recuerdo look --model dinov2 --image photo.jpg --out page.html`
+
 `cat notes.txt | recuerdo look --question "When do we meet?" --json`
 """
 
@@ -29,6 +31,9 @@ def look(
     ] = "smollm2",
     text: Text = None,
     text_file: TextFile = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", help="A picture, for a model that looks at pictures (dinov2).")
+    ] = None,
     question: Question = None,
     generate: Annotated[
         int | None, typer.Option("--generate", "-n", min=1, help="Tokens to generate, at most (with a question: 32).")
@@ -40,12 +45,21 @@ def look(
     head: Annotated[int | None, typer.Option("--head", help="One head only.")] = None,
     view: Annotated[
         str | None,
-        typer.Option("--view", help="lift (what a word adds), aside (sinks aside), raw, value, rollout or gradient."),
+        typer.Option(
+            "--view",
+            help="lift (what a word adds), aside (sinks aside), raw, value, rollout or gradient; "
+            "of a picture raw or rollout.",
+        ),
     ] = None,
     out: Out = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the maps as JSON.")] = False,
 ) -> None:
-    """Show what a model looked at: over a text, or while it answered a question about one."""
+    """Show what a model looked at: in a text, while it answered a question about one, or in a picture."""
+    if image is not None:
+        if any(given is not None for given in (text, text_file, question, generate, target)):
+            raise InputError("--image stands alone: leave texts, questions and targets away")
+        _at_picture("dinov2" if model == "smollm2" else model, image, layer, head, view, out, as_json=as_json)
+        return
     words = words_of(text, text_file)
     for name, given in (("--question", question), ("--target", target)):
         if given is not None:
@@ -83,6 +97,30 @@ def look(
         print(json.dumps(render.as_data(seen), ensure_ascii=False))
     elif out is None:
         render.show(seen)
+
+
+def _at_picture(
+    model: str, image: Path, layer: int | None, head: int | None, view: str | None, out: Path | None, *, as_json: bool
+) -> None:
+    """A look at a picture; where no other model was named, by dinov2."""
+    from dataclasses import replace
+
+    if out is not None:
+        writable(out)
+    with progress_bar() as report:
+        from recuerdo.workbench.gazing import look_at
+
+        seen = look_at(model, image, layer=layer, head=head, view=view or "raw", progress=report)
+    seen = replace(seen, command=shlex.join(["recuerdo", *sys.argv[1:]]))
+    from recuerdo.explain.render.gazed import gaze_as_data, gaze_as_text, write_gaze
+
+    if out is not None:
+        write_gaze(seen, out)
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)", file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        print(json.dumps(gaze_as_data(seen), ensure_ascii=False))
+    elif out is None:
+        print(gaze_as_text(seen))
 
 
 def writable(out: Path) -> None:
