@@ -197,7 +197,7 @@ def test_the_door(photo, tmp_path):
     told = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "x.html")])
     assert "wrote" in told.stdout
     for more, words in (
-        (["--text", "a"], "--image stands alone: leave texts, questions and targets away"),
+        (["--text", "a"], "--image stands alone: leave texts, questions, targets and sound away"),
         (["--out", "x.txt"], "x.txt has no kind that can be written"),
     ):
         told = CliRunner().invoke(app, [*asked, *more])

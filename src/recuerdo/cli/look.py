@@ -21,6 +21,8 @@ EXAMPLES = """Examples:
 
 `recuerdo look --model dinov2 --image photo.jpg --out page.html`
 
+`recuerdo look --audio speech.wav --out page.html`
+
 `cat notes.txt | recuerdo look --question "When do we meet?" --json`
 """
 
@@ -34,6 +36,10 @@ def look(
     image: Annotated[
         Path | None, typer.Option("--image", help="A picture, for a model that looks at pictures (dinov2).")
     ] = None,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", help="Speech, for a model that listens (whisper); up to 30 s of it.")
+    ] = None,
+    start: Annotated[float, typer.Option("--start", help="For --audio: the second to begin at.")] = 0.0,
     question: Question = None,
     generate: Annotated[
         int | None, typer.Option("--generate", "-n", min=1, help="Tokens to generate, at most (with a question: 32).")
@@ -54,11 +60,17 @@ def look(
     out: Out = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the maps as JSON.")] = False,
 ) -> None:
-    """Show what a model looked at: in a text, while it answered a question about one, or in a picture."""
+    """Show what a model looked at: in a text, while it answered a question about one, in a picture, or in sound."""
+    others = (text, text_file, question, generate, target)
     if image is not None:
-        if any(given is not None for given in (text, text_file, question, generate, target)):
-            raise InputError("--image stands alone: leave texts, questions and targets away")
+        if audio is not None or any(given is not None for given in others):
+            raise InputError("--image stands alone: leave texts, questions, targets and sound away")
         _at_picture("dinov2" if model == "smollm2" else model, image, layer, head, view, out, as_json=as_json)
+        return
+    if audio is not None:
+        if any(given is not None for given in (*others, layer, head, view)):
+            raise InputError("--audio stands alone: leave texts, questions, targets, layers, heads and views away")
+        _at_sound("whisper" if model == "smollm2" else model, audio, start, out, as_json=as_json)
         return
     words = words_of(text, text_file)
     for name, given in (("--question", question), ("--target", target)):
@@ -121,6 +133,28 @@ def _at_picture(
         print(json.dumps(gaze_as_data(seen), ensure_ascii=False))
     elif out is None:
         print(gaze_as_text(seen))
+
+
+def _at_sound(model: str, audio: Path, start: float, out: Path | None, *, as_json: bool) -> None:
+    """A look at sound; where no other model was named, by whisper."""
+    from dataclasses import replace
+
+    if out is not None:
+        writable(out)
+    with progress_bar() as report:
+        from recuerdo.workbench.hearing import listen
+
+        seen = listen(model, audio, start=start, progress=report)
+    seen = replace(seen, command=shlex.join(["recuerdo", *sys.argv[1:]]))
+    from recuerdo.explain.render.timed import timeline_as_data, timeline_as_text, write_timeline
+
+    if out is not None:
+        write_timeline(seen, out)
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)", file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        print(json.dumps(timeline_as_data(seen), ensure_ascii=False))
+    elif out is None:
+        print(timeline_as_text(seen))
 
 
 def writable(out: Path) -> None:

@@ -18,7 +18,6 @@ from recuerdo.errors import InputError
 MOST = 100_000_000  # pixels that are decoded
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # modes of more than 8 bits
 TOO_MANY = f"more than {MOST // 10**6} million: make it smaller first"
-NEEDED = "pictures need Pillow: pip install 'recuerdo[pictures]'"
 
 
 def colours(path: str | Path) -> Tensor:
@@ -44,7 +43,7 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise InputError(NEEDED) from None
+        raise InputError("pictures need Pillow: pip install 'recuerdo[pictures]'") from None
     return Image
 
 
