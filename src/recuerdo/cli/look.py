@@ -3,8 +3,9 @@
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -115,46 +116,41 @@ def _at_picture(
     model: str, image: Path, layer: int | None, head: int | None, view: str | None, out: Path | None, *, as_json: bool
 ) -> None:
     """A look at a picture; where no other model was named, by dinov2."""
-    from dataclasses import replace
-
     if out is not None:
         writable(out)
     with progress_bar() as report:
         from recuerdo.workbench.gazing import look_at
 
         seen = look_at(model, image, layer=layer, head=head, view=view or "raw", progress=report)
-    seen = replace(seen, command=shlex.join(["recuerdo", *sys.argv[1:]]))
     from recuerdo.explain.render.gazed import gaze_as_data, gaze_as_text, write_gaze
 
-    if out is not None:
-        write_gaze(seen, out)
-        print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)", file=sys.stderr if as_json else sys.stdout)
-    if as_json:
-        print(json.dumps(gaze_as_data(seen), ensure_ascii=False))
-    elif out is None:
-        print(gaze_as_text(seen))
+    _told(seen, out, (write_gaze, gaze_as_data, gaze_as_text), as_json=as_json)
 
 
 def _at_sound(model: str, audio: Path, start: float, out: Path | None, *, as_json: bool) -> None:
     """A look at sound; where no other model was named, by whisper."""
-    from dataclasses import replace
-
     if out is not None:
         writable(out)
     with progress_bar() as report:
         from recuerdo.workbench.hearing import listen
 
         seen = listen(model, audio, start=start, progress=report)
-    seen = replace(seen, command=shlex.join(["recuerdo", *sys.argv[1:]]))
     from recuerdo.explain.render.timed import timeline_as_data, timeline_as_text, write_timeline
 
+    _told(seen, out, (write_timeline, timeline_as_data, timeline_as_text), as_json=as_json)
+
+
+def _told(seen: Any, out: Path | None, ways: tuple[Any, Any, Any], *, as_json: bool) -> None:
+    """Write a look, print it as data, or show it: `ways` to do each."""
+    write, as_data, as_text = ways
+    seen = replace(seen, command=shlex.join(["recuerdo", *sys.argv[1:]]))
     if out is not None:
-        write_timeline(seen, out)
+        write(seen, out)
         print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)", file=sys.stderr if as_json else sys.stdout)
     if as_json:
-        print(json.dumps(timeline_as_data(seen), ensure_ascii=False))
+        print(json.dumps(as_data(seen), ensure_ascii=False))
     elif out is None:
-        print(timeline_as_text(seen))
+        print(as_text(seen))
 
 
 def writable(out: Path) -> None:

@@ -1,8 +1,6 @@
 """Evidence as plain data: JSON that reads by itself, NPZ for numpy."""
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,12 +112,7 @@ def _view(evidence: Evidence, view: View) -> dict[str, Any]:
     }
 
 
-def write_json(evidence: Evidence, path: Path) -> None:
-    """One JSON object."""
-    path.write_text(json.dumps(as_data(evidence), ensure_ascii=False), encoding="utf-8")
-
-
-def write_npz(evidence: Evidence, path: Path) -> None:
+def as_arrays(evidence: Evidence) -> dict[str, Any]:
     """Arrays: words, queries, and view.<name> [queries + 1, words] with row 0 = all queries together."""
     arrays: dict[str, Any] = {
         "words": np.array(evidence.text.words),
@@ -133,5 +126,4 @@ def write_npz(evidence: Evidence, path: Path) -> None:
         arrays["map.overview"] = evidence.map.overview
         for name in ("start", "index", "value"):
             arrays[f"map.cells.{name}"] = getattr(evidence.map.cells, name)
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    return arrays

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from recuerdo.errors import InputError
 from recuerdo.explain.gaze import Gaze, Map
-from recuerdo.explain.render.picture import INK, SOFT, WIDTH, figure, saved
+from recuerdo.explain.render.picture import INK, SOFT, WIDTH, figure
+from recuerdo.explain.render.written import written
 
-KINDS = (".html", ".svg", ".png", ".json", ".npz")
 SHADES = " ·░▒▓█"
 LARGEST = 1200  # pixels of the picture's longer side on a page
 HEAT = (255, 106, 0)
@@ -53,24 +52,14 @@ show(0)
 
 
 def write_gaze(seen: Gaze, path: Path) -> None:
-    """Write a look at a picture to a .html, .svg, .png, .json or .npz file. Raises InputError for another kind, for a
-    file that cannot be written, and for pictures where matplotlib is not installed."""
-    kind = path.suffix.lower()
-    try:
-        if kind == ".html":
-            path.write_text(_page(seen), encoding="utf-8")
-        elif kind == ".json":
-            path.write_text(json.dumps(gaze_as_data(seen), ensure_ascii=False), encoding="utf-8")
-        elif kind == ".npz":
-            told: dict[str, Any] = {one.name.replace(" ", "_"): one.shares for one in (*seen.maps, *seen.heads)}
-            np.savez_compressed(path, **told)
-        elif kind in KINDS:
-            with saved(path) as save:
-                save(_drawn(seen))
-        else:
-            raise InputError(f"{path} has no kind that can be written: name it {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    """Write a look at a picture to a .html, .svg, .png, .json or .npz file. Raises as `written`."""
+    written(
+        path,
+        page=lambda: _page(seen),
+        data=lambda: gaze_as_data(seen),
+        arrays=lambda: {one.name.replace(" ", "_"): one.shares for one in (*seen.maps, *seen.heads)},
+        drawn=lambda: _drawn(seen),
+    )
 
 
 def gaze_as_data(seen: Gaze) -> dict[str, Any]:

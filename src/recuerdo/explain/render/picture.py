@@ -23,15 +23,15 @@ _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "font.family": "DejaVu Serif",
 INK, SOFT = "#1d1b16", "#6d675b"
 
 
-def write_picture(evidence: Evidence, path: Path) -> None:
-    """Write a .svg (with real text) or .png (200 dpi). Raises InputError when matplotlib is not installed."""
-    with saved(path) as save:
-        save(_matrix(evidence) if evidence.kind == "alignment" else _text(evidence))
+def drawn(evidence: Evidence) -> Any:
+    """The figure of a look at text."""
+    return _matrix(evidence) if evidence.kind == "alignment" else _text(evidence)
 
 
 @contextmanager
 def saved(path: Path) -> Iterator[Callable[[Any], None]]:
-    """Inside the block figures are drawn in our style; what is given saves one. Raises as `write_picture`."""
+    """Inside the block figures are drawn in our style; what is given saves one as .svg (with real text) or .png (200
+    dpi). Raises InputError when matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError:

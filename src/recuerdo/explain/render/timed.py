@@ -2,18 +2,16 @@
 
 import html
 import io
-import json
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recuerdo.errors import InputError
-from recuerdo.explain.render.picture import INK, SOFT, figure, saved
+from recuerdo.explain.render.picture import INK, SOFT, figure
+from recuerdo.explain.render.written import written
 from recuerdo.explain.timeline import Timeline
 
-KINDS = (".html", ".svg", ".png", ".json", ".npz")
 HEAT = (196, 84, 14)
 WIDE = 60  # letters of the terminal's time line
 ROW = 22  # pixels of a word's row
@@ -47,25 +45,20 @@ sound.addEventListener('timeupdate', () => {{ now.style.left = `${{100 * sound.c
 
 
 def write_timeline(seen: Timeline, path: Path) -> None:
-    """Write a look at sound to a .html, .svg, .png, .json or .npz file. Raises InputError for another kind, for a file
-    that cannot be written, and for pictures where matplotlib is not installed."""
-    kind = path.suffix.lower()
-    try:
-        if kind == ".html":
-            path.write_text(_page(seen), encoding="utf-8")
-        elif kind == ".json":
-            path.write_text(json.dumps(timeline_as_data(seen), ensure_ascii=False), encoding="utf-8")
-        elif kind == ".npz":
-            starts, ends = ([getattr(word, edge) for word in seen.words] for edge in ("start", "end"))
-            words = np.array([word.text for word in seen.words], dtype=str)
-            np.savez_compressed(path, words=words, start=starts, end=ends, shares=seen.shares, mel=seen.mel)
-        elif kind in KINDS:
-            with saved(path) as save:
-                save(_drawn(seen))
-        else:
-            raise InputError(f"{path} has no kind that can be written: name it {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    """Write a look at sound to a .html, .svg, .png, .json or .npz file. Raises as `written`."""
+    written(
+        path,
+        page=lambda: _page(seen),
+        data=lambda: timeline_as_data(seen),
+        arrays=lambda: _arrays(seen),
+        drawn=lambda: _drawn(seen),
+    )
+
+
+def _arrays(seen: Timeline) -> dict[str, Any]:
+    starts, ends = ([getattr(word, edge) for word in seen.words] for edge in ("start", "end"))
+    words = np.array([word.text for word in seen.words], dtype=str)
+    return {"words": words, "start": starts, "end": ends, "shares": seen.shares, "mel": seen.mel}
 
 
 def timeline_as_data(seen: Timeline) -> dict[str, Any]:
