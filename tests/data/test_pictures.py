@@ -34,13 +34,10 @@ def test_colours_and_grey_of_plain_files(tmp_path, ramp):
         assert torch.equal((colours if pixels.dim() == 3 else grey)(tmp_path / "b.png"), pixels)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"])
 def test_modes(tmp_path, ramp, mode):
     file = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr", "LAB") else "a.bmp" if mode == "1" else "a.png")
-    try:
-        Image.fromarray(ramp).convert(mode).save(file)
-    except (OSError, ValueError) as error:
-        pytest.skip(f"no file holds this mode: {error}")
+    Image.fromarray(ramp).convert(mode).save(file)
     assert colours(file).shape == (3, 20, 30)
     light = grey(file)
     assert light.dtype == torch.uint8

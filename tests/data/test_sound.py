@@ -15,11 +15,10 @@ def tone(seconds, rate, pitch=440.0):
     return 0.5 * np.sin(2 * np.pi * pitch * np.arange(int(seconds * rate)) / rate).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
-@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("kind", "channels"), [*((kind, n) for kind in ("wav", "flac", "ogg") for n in (1, 2, 8)), ("mp3", 1), ("mp3", 2)]
+)
 def test_kinds_and_channels(tmp_path, kind, channels):
-    if kind == "mp3" and channels > 2:
-        pytest.skip("mp3 has two channels at most")
     soundfile.write(tmp_path / f"a.{kind}", np.repeat(tone(2, 44_100)[:, None], channels, 1), 44_100)
     told = sound(tmp_path / f"a.{kind}", rate=16_000)
     assert told.seconds == pytest.approx(2, abs=0.1)

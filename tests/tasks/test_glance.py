@@ -64,7 +64,7 @@ def test_it_is_learned_and_judged(task, learned):
         assert found == task.check(learned, split)  # always the same canvases, and the same draws
     assert set(found) == {"error", "loss", "error of 3"}
     right, of_all = 0, 0
-    for some in task._held("test"):
+    for some in task._held("test", learned):
         right += int((learned(some.pixels).logits[:, -1].argmax(-1) == some.labels).sum())
         of_all += len(some)
     assert found["error"] == pytest.approx(100 * (1 - right / of_all))

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from recuerdo.bridge.attention import watch
-from recuerdo.bridge.listening import RATE, _features, hear_sound
+from recuerdo.bridge.listening import RATE, _features, _tokenizer, hear_sound
 from recuerdo.bridge.run import Loaded
 from recuerdo.cli.app import app
 from recuerdo.data.sound import resampled
@@ -88,6 +88,16 @@ def test_reads_are_those_of_eager_attention(spoken):
         model.set_attn_implementation(before)
     for (layer, head), weights in zip(heard.heads, heard.weights, strict=True):
         torch.testing.assert_close(weights, cross[layer][0, head, 1:, : weights.shape[1]], atol=1e-5, rtol=0)
+
+
+def test_letters_of_several_tokens_are_whole(spoken, monkeypatch):
+    whisper = real("whisper")
+    said = _tokenizer(whisper)(" né 中文")["input_ids"]
+    ids = [i for i in said if i < whisper.model.config.eos_token_id]
+    monkeypatch.setattr(whisper.model, "generate", lambda *_, **__: torch.tensor([ids]))
+    seen = listen(whisper, spoken[0])
+    assert len(ids) > 4
+    assert [word.text for word in seen.words] == ["né", "中文"]
 
 
 def test_silence_says_nothing_and_a_part_of_a_long_file_is_heard(spoken, tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recuerdo.bridge.attention import watch
 from recuerdo.bridge.reads import is_cross
-from recuerdo.bridge.run import Loaded, quiet
+from recuerdo.bridge.run import Loaded, pieces_of, quiet
 from recuerdo.errors import ModelError
 
 RATE = 16_000
@@ -66,7 +66,8 @@ def hear_sound(
     cross = [seen.steps(path)[0] for path in seen.paths if is_cross(path)]
     rows = slice(len(begin) - 1, len(begin) + len(ids))  # the row that says a piece stands before it
     weights = torch.stack([cross[layer].weights[rows, 0:steps][0, head] for layer, head in heads])
-    return HeardSound([*(tokenizer.decode([i]) for i in ids), ""], weights, heads, mel, _loud(samples, steps))
+    pieces, _ = pieces_of(tokenizer, ids)
+    return HeardSound([*pieces, ""], weights, heads, mel, _loud(samples, steps))
 
 
 def _loud(samples: np.ndarray, steps: int) -> np.ndarray:

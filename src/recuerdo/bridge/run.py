@@ -236,7 +236,7 @@ def hear_answer(
             out = []
     while out and out[-1] in tokenizer.all_special_ids:
         out.pop()
-    pieces, offsets = _pieces(tokenizer, out)
+    pieces, offsets = pieces_of(tokenizer, out)
     return Heard(
         text=text,
         tokens=_names(loaded, encoded["input_ids"]) + pieces,
@@ -254,7 +254,7 @@ def hear_answer(
     )
 
 
-def _pieces(tokenizer: Any, ids: list[int]) -> tuple[list[str], list[tuple[int, int]]]:
+def pieces_of(tokenizer: Any, ids: list[int]) -> tuple[list[str], list[tuple[int, int]]]:
     """Generated tokens as pieces of one string and their characters in it (a piece of a letter is an empty piece)."""
     pieces, offsets, done = [], [], ""
     for i in range(len(ids)):
@@ -308,7 +308,7 @@ def hear_pair(
         begin = start if start is not None else model.generation_config.decoder_start_token_id
         with watch(model, each=_Counter(progress, 3 * _layers(loaded))) as seen:
             model(input_ids=ids, decoder_input_ids=torch.tensor([[begin, *out[:-1]]]))
-    pieces, offsets = _pieces(tokenizer, out)
+    pieces, offsets = pieces_of(tokenizer, out)
     own, cross = _split(seen)
     return Heard(
         text=source,

@@ -30,8 +30,14 @@ EXAMPLES = """Examples:
 
 def look(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A name of `recuerdo models ls`, a model folder, or a hub id.")
-    ] = "smollm2",
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name of `recuerdo models ls`, a model folder, or a hub id. Default: smollm2; dinov2 for --image, "
+            "whisper for --audio.",
+        ),
+    ] = None,
     text: Text = None,
     text_file: TextFile = None,
     image: Annotated[
@@ -66,12 +72,12 @@ def look(
     if image is not None:
         if audio is not None or any(given is not None for given in others):
             raise InputError("--image stands alone: leave texts, questions, targets and sound away")
-        _at_picture("dinov2" if model == "smollm2" else model, image, layer, head, view, out, as_json=as_json)
+        _at_picture("dinov2" if model is None else model, image, layer, head, view, out, as_json=as_json)
         return
     if audio is not None:
         if any(given is not None for given in (*others, layer, head, view)):
             raise InputError("--audio stands alone: leave texts, questions, targets, layers, heads and views away")
-        _at_sound("whisper" if model == "smollm2" else model, audio, start, out, as_json=as_json)
+        _at_sound("whisper" if model is None else model, audio, start, out, as_json=as_json)
         return
     words = words_of(text, text_file)
     for name, given in (("--question", question), ("--target", target)):
@@ -86,7 +92,7 @@ def look(
         if view is not None:
             check_view(view)
         taken = take_a_look(
-            model,
+            "smollm2" if model is None else model,
             words,
             question=question,
             target=target,

@@ -104,8 +104,8 @@ class Glimpse(nn.Module):
 class Ground:
     """Pictures [b, height, width] from which squares, `wide` pixels each, are cut; around a picture all is 0.
 
-    What is outside of the squares is not touched. Only a small picture gets a border of zeros first: that costs less
-    than to mind its edges in each cut.
+    What is outside of the squares is not touched. Only a picture that is small, or narrower than a square, gets a
+    border of zeros first: that costs less than to mind its edges in each cut.
     """
 
     def __init__(self, pictures: Tensor, wide: int):

@@ -92,7 +92,7 @@ class Glance:
         wrong, wrong_of_all, lost, count = 0, 0, 0.0, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for some in self._held(split):
+            for some in self._held(split, model):
                 logits = model(some.pixels).logits[:, -1]
                 wrong += int((logits.argmax(-1) != some.labels).sum())
                 lost += float(functional.cross_entropy(logits, some.labels, reduction="sum"))
@@ -109,7 +109,7 @@ class Glance:
         glimpse's but the first, which is always in the middle. What the box covers of the canvas stands beside: a look
         at random would be there about as often."""
         last, some_look, covered, count = 0, 0, 0.0, 0
-        for some in self._held(split):
+        for some in self._held(split, model):
             places = model(some.pixels).places
             middle = 0.5 * (places + 1) * (self.side - 1)
             low, high = some.boxes[:, None, :2], some.boxes[:, None, 2:]
@@ -150,15 +150,17 @@ class Glance:
         change = (self.turned, self.scaled, self.moved) if changed else ()
         return Canvas(self.side, self.clutter, self.piece, *change)
 
-    def _held(self, split: str) -> Iterator[Canvases]:
-        """All digits of a split, each on one canvas, always the same; clutter is of digits of the same split."""
+    def _held(self, split: str, model: nn.Module) -> Iterator[Canvases]:
+        """All digits of a split, each on one canvas, always the same, where the model is; clutter is of digits of the
+        same split."""
         if split not in SPLITS:
             raise InputError(f"there is no split {split!r} of the canvases: choose {' or '.join(SPLITS)}")
         known: Digits = digits(split, self.folder)
+        device = next((p.device for p in model.parameters()), known.pixels.device)
         for first in range(0, len(known), AT_ONCE):
             part = slice(first, first + AT_ONCE)
             draw = _drawn(0, f"{split} {self.side} {self.clutter}", first)
-            yield self._canvas().lay(known.pixels[part], known.labels[part], known.pixels, draw)
+            yield self._canvas().lay(known.pixels[part], known.labels[part], known.pixels, draw).to(device)
 
 
 def _drawn(seed: int, what: str, number: int) -> torch.Generator:
