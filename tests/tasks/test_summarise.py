@@ -10,7 +10,7 @@ import torch
 
 from recuerdo.data.subwords import LEAST
 from recuerdo.errors import InputError, ShapeError
-from recuerdo.metrics import rouge
+from recuerdo.metrics.texts import rouge
 from recuerdo.nn.decoding import Drawn
 from recuerdo.tasks.summarise import Paper, Summarise, _novelty, _oracle, _read
 from recuerdo.train.fit import fit

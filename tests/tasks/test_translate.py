@@ -10,7 +10,7 @@ import torch
 
 from recuerdo.data.subwords import LEAST
 from recuerdo.errors import InputError
-from recuerdo.metrics import bleu, chrf
+from recuerdo.metrics.texts import bleu, chrf
 from recuerdo.nn.decoding import Drawn
 from recuerdo.tasks.spoken import streamed
 from recuerdo.tasks.translate import Translate

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from recuerdo.bridge.run import Loaded
-from recuerdo.bridge.seeing import _ready, hear_picture
+from recuerdo.bridge.seeing import PictureEncoder, _ready, hear_picture
 from recuerdo.cli.app import app
 from recuerdo.errors import InputError, ModelError
 from recuerdo.explain.gaze import gaze
@@ -84,6 +84,30 @@ def test_dinov2_itself_equals_eager(photo):
     weights = eager(told.model, _ready(seen.picture, (height, width), told.folder))
     for one, row in zip(seen.maps, (weights[-1].mean(0)[0], rolled(weights)), strict=True):
         assert np.abs(one.shares - row[1:].reshape(seen.grid) / row[1:].sum()).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_cells_are_the_last_layer_as_it_stands(name):
+    told = loaded(name)
+    size, patch = told.model.config.image_size, told.model.config.patch_size
+    side = 6 if name == "dinov2" else size // patch
+    pictures = [torch.randint(0, 256, (3, *shape)).byte() for shape in ((40, 70), (64, 64))]
+    cells = PictureEncoder(told)(pictures, side // 2)
+    assert cells.shape == (2, side // 2, side // 2, told.model.config.hidden_size)
+    assert cells.dtype == torch.float16
+    ready = torch.cat([_ready(one, (side * patch, side * patch), None) for one in pictures])
+    with torch.no_grad():
+        more = {} if name == "dinov2" else {"interpolate_pos_encoding": True}
+        states = told.model(pixel_values=ready, **more).last_hidden_state[:, -side * side :]
+    wanted = states.view(2, side // 2, 2, side // 2, 2, -1).mean((2, 4))
+    assert torch.allclose(cells.float(), wanted, rtol=1e-3, atol=2e-3)  # float16
+
+
+def test_cells_that_cannot_be():
+    with pytest.raises(InputError, match="a picture is cut into 1 cell a side or more, not 0"):
+        PictureEncoder(loaded("vit"))([], 0)
+    with pytest.raises(ModelError, match="reads no pictures: choose dinov2, or another vision transformer"):
+        PictureEncoder(replace(loaded("vit"), kind="encoder"))
 
 
 def test_without_a_class_token_all_patches_are_asked():

@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from recuerdo.bridge.attention import watch
-from recuerdo.bridge.run import Loaded, quiet
+from recuerdo.bridge.run import Loaded, load, quiet
 from recuerdo.errors import InputError, ModelError
 from recuerdo.read import Reading
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, where the model's folder says nothing
 WHITE = 255.0
 Pair = tuple[int, int]
+FINE = 16  # patches a side from which one is a cell by itself
 PATCHES = 784  # that a picture is cut into, about
 FREE = ("dinov2", "dinov2_with_registers")  # kinds that take pictures of any size by themselves
 
@@ -75,6 +76,42 @@ def hear_picture(
     if first < 0 or any(reading.shape[2:] != (tokens, tokens) for reading in reads.values()):
         raise ModelError(f"{loaded.name} does not read its {grid[0]} x {grid[1]} patches as they are: there is no map")
     return HeardPicture(reads, grid, first)
+
+
+class PictureEncoder:
+    """Pictures -> the cells of a vision model's last layer, as it stands: nothing of it learns.
+
+    `name` as in `load`, or what that returned. Raises ModelError for a model that looks at no pictures,
+    FetchError for one that cannot be had.
+    """
+
+    def __init__(self, name: str | Path | Loaded):
+        self.loaded = name if isinstance(name, Loaded) else load(name)
+        if self.loaded.kind != "vision":
+            raise ModelError(f"{self.loaded.name} reads no pictures: choose dinov2, or another vision transformer")
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Tensor], cells: int) -> Tensor:
+        """Pictures [3, height, width] uint8 of any sizes -> [n, cells, cells, width], float16 on the processor.
+
+        Each is stretched onto a square of patches, `cells` of them a side, or twice as many where that is below 16, of
+        which four are one cell then: patches of so small a picture would say little. Raises InputError for no cells.
+        """
+        if cells < 1:
+            raise InputError(f"a picture is cut into 1 cell a side or more, not {cells}")
+        grid, side, more = _grid(self.loaded.model, 1, 1, (cells if cells >= FINE else 2 * cells) ** 2)
+        fine = grid[0] // cells
+        if grid != (fine * cells, fine * cells) or not fine:
+            there = f"{grid[0]} x {grid[1]} patches"
+            raise InputError(f"{self.loaded.name} cuts pictures into {there}: {cells} cells a side do not divide that")
+        size = (grid[0] * side[0], grid[1] * side[1])
+        found = []
+        for one in pictures:
+            with quiet():
+                states = self.loaded.model(pixel_values=_ready(one, size, self.loaded.folder), **more).last_hidden_state
+            patches = states[0, states.shape[1] - grid[0] * grid[1] :].view(*grid, -1)
+            found.append(functional.avg_pool2d(patches.permute(2, 0, 1), fine).permute(1, 2, 0).half())
+        return torch.stack(found)
 
 
 def _grid(model: Any, height: int, width: int, patches: int) -> tuple[Pair, Pair, dict[str, bool]]:

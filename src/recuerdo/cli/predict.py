@@ -20,6 +20,10 @@ EXAMPLES = """Examples:
 
 `recuerdo predict runs/mnist-glimpse --image seven.png --out looks.html`
 
+`recuerdo predict runs/scenes-captioner --image scene.png --out caption.html`
+
+`recuerdo predict runs/scenes-captioner --image scene.png --only 0,0,0.5,1`
+
 `recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --out alignment.html`
 
 `recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --mute noir`
@@ -47,10 +51,19 @@ def predict(
     story: Annotated[Path | None, typer.Option("--story", "-f", help="A file with one sentence on each line.")] = None,
     question: Annotated[str | None, typer.Option("--question", "-q", help="The question.")] = None,
     boost: Annotated[
-        list[str] | None, typer.Option("--boost", help="Look at this sentence, or word of the text, more (repeatable).")
+        list[str] | None,
+        typer.Option(
+            "--boost", help="Look more at this sentence, word of the text, or box of the picture (repeatable)."
+        ),
     ] = None,
     mute: Annotated[
-        list[str] | None, typer.Option("--mute", help="Never look at this sentence, or word of the text (repeatable).")
+        list[str] | None,
+        typer.Option(
+            "--mute", help="Never look at this sentence, word of the text, or box of the picture (repeatable)."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Look at nothing but this box of the picture (repeatable).")
     ] = None,
     sample: Annotated[
         int | None, typer.Option("--sample", help="Draw so many texts instead of the likeliest; the best come first.")
@@ -68,7 +81,7 @@ def predict(
         raise InputError(f"{out.name} is neither .html nor .json: these can be written")
     words: dict[str, Any] = {}
     if lines is not None:
-        if any(x is not None for x in (text, text_file, image, story, question, boost, mute)):
+        if any(x is not None for x in (text, text_file, image, story, question, boost, mute, only)):
             raise InputError("--lines stands alone: leave texts, stories and marks away")
         _say(run, lines, out, as_json=as_json)
         return
@@ -83,7 +96,12 @@ def predict(
     words |= {} if image is None else {"image": str(image)}
     words |= {} if text is None else {"text": text}
     if sample is not None or stream:
-        if "text" not in words or out is not None or any((image, story, question, boost, mute)) or (stream and as_json):
+        if (
+            "text" not in words
+            or out is not None
+            or any((image, story, question, boost, mute, only))
+            or (stream and as_json)
+        ):
             raise InputError(
                 "--sample and --stream take a text and nothing more, and print: no page, no story, no marks"
             )
@@ -94,6 +112,7 @@ def predict(
     words |= {} if question is None else {"question": question}
     words |= {"boost": tuple(boost)} if boost else {}
     words |= {"mute": tuple(mute)} if mute else {}
+    words |= {"only": tuple(only)} if only else {}
     from recuerdo.workbench.running import predict as ask
 
     answer = ask(run, **words)

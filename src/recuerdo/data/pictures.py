@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from recuerdo.errors import InputError
 
@@ -28,6 +29,14 @@ def colours(path: str | Path) -> Tensor:
 def grey(path: str | Path) -> Tensor:
     """Lightness (ITU-R 601), [height, width] uint8. Raises InputError for what cannot be read, and why."""
     return torch.from_numpy(_opened(Path(path), "L"))
+
+
+def resized(picture: Tensor, height: int, width: int) -> Tensor:
+    """A picture [3, h, w] uint8 stretched to another size, without the jags of skipped pixels."""
+    if picture.shape[1:] == (height, width):
+        return picture
+    told = functional.interpolate(picture[None].float(), (height, width), mode="bilinear", antialias=True)
+    return told[0].round().clamp(0, 255).to(torch.uint8)
 
 
 def png(pixels: Tensor) -> bytes:

@@ -4,12 +4,11 @@ A cell belongs to a place when its centre lies in it. A place too small or too t
 covers most of, on each axis, so that no mark is ever lost.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from recuerdo.errors import InputError, MarkError
+from recuerdo.nn.grid import covered
 from recuerdo.steer.places import Box, Time, number
 
 
@@ -18,8 +17,8 @@ def box_mask(box: Box, height: int, width: int) -> Tensor:
 
     Raises InputError for an image without cells.
     """
-    down = _cells(box.top, box.bottom, _count(height, "the height"))
-    across = _cells(box.left, box.right, _count(width, "the width"))
+    down = covered(box.top, box.bottom, _count(height, "the height"))
+    across = covered(box.left, box.right, _count(width, "the width"))
     return down[:, None] & across
 
 
@@ -47,26 +46,10 @@ def time_mask(start: float, end: float, frames: int, seconds_per_frame: float) -
         raise InputError(f"a frame lasts {step:g} s: give the seconds of one frame, above 0")
     if mark.start >= length * step:
         raise MarkError(f"{mark} begin after the sound, which lasts {length * step:g} s")
-    return _cells(mark.start / step / length, mark.end / step / length, length)
+    return covered(mark.start / step / length, mark.end / step / length, length)
 
 
 def _count(value: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{what} is {value}: give a whole number, 1 or more")
     return value
-
-
-def _cells(first: float, last: float, count: int) -> Tensor:
-    """Which of `count` equal parts of 0 to 1 have their centre in `first` to `last`; or the one that has most of it."""
-    edges = torch.arange(count + 1, dtype=torch.float64)
-    low, high = first * count, last * count
-    centres = edges[:-1] + 0.5
-    inside = (centres >= low) & (centres < high)
-    if bool(inside.any()):
-        return inside
-    covered = edges[1:].clamp_max(high) - edges[:-1].clamp_min(low)
-    if bool((covered > 0).any()):
-        inside[covered.argmax()] = True
-    else:  # thinner than the numbers can tell: the cell that it lies in
-        inside[min(math.floor(low), count - 1)] = True
-    return inside

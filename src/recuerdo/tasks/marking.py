@@ -1,4 +1,4 @@
-"""Marks on words of a source that a model reads while it says something: boost them, or mute them."""
+"""Marks on what a model reads while it says something, words or parts of a picture: boost them, or mute them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
+from recuerdo.nn.grid import within
 from recuerdo.read import Bend, Odds, Reading, mute
 from recuerdo.read.watch import Address
 
@@ -60,6 +61,52 @@ def _places(told: Worded, words: str) -> list[int]:
     if not found:
         raise InputError(f"the text has no words {words!r}: give some as they stand there")
     return sorted(set(found))
+
+
+def regions(
+    grid: tuple[int, int], *, only: Sequence[str] = (), boosted: Sequence[str] = (), muted: Sequence[str] = ()
+) -> tuple[Rule, list[str]]:
+    """The rule of marks on boxes of a picture that is read as rows x columns of cells, and the marks as they are told.
+
+    A box is "left, top, right, bottom", in shares of the picture. `only`: what lies in none of these is read by nobody.
+    Raises InputError for what is no box, and where all is muted.
+    """
+    cells = grid[0] * grid[1]
+    out = torch.zeros(cells, dtype=torch.bool)
+    if only:
+        out = ~torch.stack([within(box(one), *grid) for one in only]).any(0)
+    for one in muted:
+        out = out | within(box(one), *grid)
+    if out.all():
+        raise InputError("all of the picture is muted: leave a part to be read")
+    more = torch.zeros(cells, dtype=torch.bool)
+    for one in boosted:
+        more = more | within(box(one), *grid)
+
+    def rule(place: Address, reading: Reading) -> Sequence[Bend]:
+        if reading.shape[3] != cells:
+            return ()
+        device = reading.mixed.device
+        bends: list[Bend] = [mute(out.to(device))] if out.any() else []
+        return [*bends, Odds((more & ~out).to(device), BOOST)] if (more & ~out).any() else bends
+
+    told = (("only", only), ("boost", boosted), ("mute", muted))
+    return rule, [f"{what}: {one}" for what, some in told for one in some]
+
+
+def box(text: str) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, in shares of a picture. Raises InputError."""
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+        fits = 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"{text!r} is no box of a picture: write left,top,right,bottom in shares of it, such as 0,0,0.5,1 for its "
+            "left half"
+        )
+    return left, top, right, bottom
 
 
 def bare(word: str) -> str:

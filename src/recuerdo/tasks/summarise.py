@@ -16,7 +16,7 @@ from recuerdo.data.sources import data_folder
 from recuerdo.data.subwords import Subwords
 from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
-from recuerdo.metrics import rouge
+from recuerdo.metrics.texts import rouge
 from recuerdo.models.pointer import PointerGenerator
 from recuerdo.nn.decoding import Choice
 from recuerdo.tasks.aligned import of_words, owning

@@ -17,7 +17,7 @@ from recuerdo.data.sources import data_folder, data_sets
 from recuerdo.data.subwords import END, Subwords
 from recuerdo.data.wording import Worded, owners
 from recuerdo.errors import InputError
-from recuerdo.metrics import bleu, chrf
+from recuerdo.metrics.texts import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.decoding import Choice

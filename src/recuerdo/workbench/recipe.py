@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from recuerdo.bridge.seeing import PictureEncoder
 from recuerdo.bridge.sentences import SentenceEncoder
 from recuerdo.errors import InputError
 from recuerdo.train.device import Batch
@@ -33,6 +34,7 @@ from recuerdo.workbench.shelf import near, recipe_text, written
 
 TASKS = {
     "answer": "recuerdo.tasks.answer:Answer",
+    "caption": "recuerdo.tasks.caption:Caption",
     "find": "recuerdo.tasks.find:Find",
     "glance": "recuerdo.tasks.glance:Glance",
     "recall": "recuerdo.tasks.recall:Recall",
@@ -47,7 +49,7 @@ RUN = {"every": int, "seed": int, "device": str, "tensorboard": bool}
 class Task(Protocol):
     """What a run needs of a task; its fields are the section [data]. It may have `evidence` and `predict` as well;
     `carries`: fields that it read from its data, kept on the run's card so that the model is of use without that; and
-    `encoder`: which sentence encoder is put into its `encode`."""
+    `encoder`: which sentence encoder is put into its `encode`; `sees`: which vision model is put into its `see`."""
 
     def model(self, name: str, **arguments: Any) -> nn.Module:
         """A new model for this task."""
@@ -119,6 +121,8 @@ class Recipe:
             raise InputError(f"[data] of {self.name} does not fit the task {self.task}: {error}") from None
         if encoder := getattr(task, "encoder", ""):
             task.encode = _encode_by(encoder)
+        if sees := getattr(task, "sees", ""):
+            task.see = PictureEncoder(sees)
         return task
 
     def new_model(self, task: Task) -> nn.Module:

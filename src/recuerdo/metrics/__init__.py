@@ -8,8 +8,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -293,62 +291,3 @@ def _map_and_gold(scores: ArrayLike, gold: ArrayLike) -> tuple[np.ndarray, np.nd
     if row.dtype.kind not in "biuf" or not np.isfinite(row).all():
         raise InputError("the map holds something that is not a finite number: it cannot be judged")
     return row, right
-
-
-# -------------------------------------------------------------------------------------------------------- translations
-
-
-ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A score of sacrebleu, 0 to 100, and the signature that says exactly how it was reckoned."""
-
-    score: float
-    signature: str
-
-
-def bleu(said: Sequence[str], right: Sequence[str], *, tokenised: bool = False) -> Judged:
-    """BLEU of a whole corpus against one reference a line (Papineni et al. 2002), by sacrebleu (Post 2018).
-
-    Text is tokenised by `13a`, cased; where it is `tokenised` already, not again. The two are not to be compared.
-    """
-    metric = _sacrebleu().BLEU(tokenize="none" if tokenised else "13a", force=True)
-    return _judged(metric, said, right)
-
-
-def chrf(said: Sequence[str], right: Sequence[str]) -> Judged:
-    """chrF2 of a whole corpus against one reference a line (Popovic 2015), by sacrebleu."""
-    return _judged(_sacrebleu().CHRF(), said, right)
-
-
-def rouge(said: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
-    """ROUGE-1, -2 and -L, F1 in percent (Lin 2004), by rouge-score with its stemmer: the mean over the lines.
-
-    Of several references of a line the best counts, for each of the three by itself.
-    """
-    try:
-        from rouge_score import rouge_scorer
-    except ImportError:
-        raise InputError("ROUGE needs rouge-score: pip install 'recuerdo[summarise]'") from None
-    if len(said) != len(right) or not said or not all(right):
-        raise ShapeError(f"there are {len(said)} summaries, references of {len(right)}: each has at least one")
-    scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
-    found = [scorer.score_multi(list(some), line) for line, some in zip(said, right, strict=True)]
-    return {ROUGE[name]: 100 * sum(one[name].fmeasure for one in found) / len(found) for name in ROUGE}
-
-
-def _judged(metric: Any, said: Sequence[str], right: Sequence[str]) -> Judged:
-    if len(said) != len(right) or not said:
-        raise ShapeError(f"there are {len(said)} translations and {len(right)} references: one for one, at least one")
-    score = float(metric.corpus_score(list(said), [list(right)]).score)
-    return Judged(score, str(metric.get_signature()))
-
-
-def _sacrebleu() -> Any:
-    try:
-        from sacrebleu import metrics
-    except ImportError:
-        raise InputError("BLEU needs sacrebleu: pip install 'recuerdo[translate]'") from None
-    return metrics
