@@ -6,8 +6,13 @@ python benchmarks/pictures.py cost training    only these sections
 
 One thread, CPU seconds, interleaved. Memory is the bytes that the operations of one forward pass allocate, the picture
 itself apart. The peer of `cost` is a small convolutional network that ends in a mean over all places; that of `training`
-cuts its glimpses picture by picture, as reference codes of the recurrent attention model do.
+cuts its glimpses picture by picture, as reference codes of the recurrent attention model do. `foreground` needs photos
+(flickr8k_1000/ in RECUERDO_DATA); the boxes of its 50, the first half of the test split, were drawn by hand before any
+map was seen.
 """
+
+import csv
+from pathlib import Path
 
 from measure import Report, arguments, interleaved, median, ratio
 
@@ -17,10 +22,12 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from recuerdo.data.digits import Canvases
-from recuerdo.models.glimpse import Glimpse, Ground
+from recuerdo.models.glimpse import Glimpse
+from recuerdo.nn.retina import Ground
 from recuerdo.tasks.glance import Glance
 
 SIDES = (100, 256, 1024, 4096)
+EDGES = ("left", "top", "right", "bottom")  # of boxes in foreground.csv, in shares of a photo
 
 
 class Convolutions(nn.Module):
@@ -131,7 +138,39 @@ def training(report: Report, quick: bool) -> None:
     report.add("cutting glimpses, against a loop over pictures", value, "x", target=">= 20", ok=value >= 20, how=how)
 
 
-SECTIONS = {"cost": cost, "training": training}
+def foreground(report: Report, quick: bool) -> None:
+    """Whether the patch that DINOv2 read most is on who or what the photo is of: people, animals, drawn by hand."""
+    from recuerdo.bridge.run import load
+    from recuerdo.data.sources import data_folder
+    from recuerdo.workbench.gazing import look_at
+
+    here = data_folder("flickr8k_1000")
+    if here is None:
+        report.add("foreground", float("nan"), "", how="needs flickr8k_1000/ in RECUERDO_DATA")
+        return
+    boxes: dict[str, list[tuple[float, ...]]] = {}
+    with Path(__file__).with_name("foreground.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            boxes.setdefault(row["picture"], []).append(tuple(float(row[edge]) for edge in EDGES))
+    photos = list(boxes)[: 10 if quick else None]
+    loaded = load("dinov2")
+    hits: dict[str, int] = {"the middle": 0}
+    for name in photos:
+        seen = look_at(loaded, here / "images" / name)
+        places = {"the middle": (0.5, 0.5)}
+        for one in seen.maps:
+            row, column = divmod(int(one.shares.argmax()), seen.grid[1])
+            places[one.name] = (column + 0.5) / seen.grid[1], (row + 0.5) / seen.grid[0]
+        for which, (x, y) in places.items():
+            inside = any(left <= x < right and top <= y < bottom for left, top, right, bottom in boxes[name])
+            hits[which] = hits.get(which, 0) + inside
+    for which, count in hits.items():
+        report.add(f"pointing at the foreground, {which}", 100 * count / len(photos), "%", how=f"{len(photos)} photos")
+    covered = [min(1.0, sum((c - a) * (d - b) for a, b, c, d in boxes[name])) for name in photos]
+    report.add("what the boxes cover", 100 * sum(covered) / len(covered), "% of a photo", how="overlaps counted twice")
+
+
+SECTIONS = {"cost": cost, "foreground": foreground, "training": training}
 
 if __name__ == "__main__":
     options = arguments(__doc__)

@@ -108,21 +108,23 @@ def test_words_stand_where_they_are_told():
     ]
 
 
-def test_no_combination_is_in_two_splits_and_every_colour_is_in_all():
+def test_no_combination_is_in_two_splits_and_new_pairs_are_new():
     parts = {split: set(combinations(split)) for split in SPLITS}
-    assert [len(parts[split]) for split in SPLITS] == [32, 8, 8]
-    assert set.union(*parts.values()) == {(c, s) for c in COLOURS for s in SHAPES}
-    assert sum(map(len, parts.values())) == len(COLOURS) * len(SHAPES)
-    for some in parts.values():
-        assert {colour for colour, _ in some} == set(COLOURS)
-        assert {shape for _, shape in some} == set(SHAPES)
+    assert [len(parts[split]) for split in SPLITS] == [136, 8, 16, 32]
+    assert len(set.union(*parts.values())) == len(COLOURS) * len(SHAPES) * len(COUNTS)
+    pairs = {split: {(one.colour, one.shape) for one in some} for split, some in parts.items()}
+    assert pairs["valid"] | pairs["test"] <= pairs["train"]
+    assert not pairs["new"] & pairs["train"]
+    assert {colour for colour, _ in pairs["new"]} == set(COLOURS)
+    assert {shape for _, shape in pairs["new"]} == set(SHAPES)
     draw = random.Random(3)
     for split in SPLITS:
         for groups in scenes(split, 60, draw).groups:
-            own = [(one.what.colour, one.what.shape) in parts[split] for one in groups]
+            own = [one.what in parts[split] for one in groups]
             assert any(own)
-            assert all(a or (g.what.colour, g.what.shape) in parts["train"] for a, g in zip(own, groups, strict=True))
-    with pytest.raises(InputError, match="there is no split 'dev' of the scenes: choose train, valid, test"):
+            assert all(a or one.what in parts["train"] for a, one in zip(own, groups, strict=True))
+            assert len({(one.what.colour, one.what.shape) for one in groups}) == len(groups)
+    with pytest.raises(InputError, match="there is no split 'dev' of the scenes: choose train, valid, test, new"):
         combinations("dev")
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recuerdo.errors import InputError, ShapeError
-from recuerdo.models.glimpse import Glimpse, Ground
+from recuerdo.models.glimpse import Glimpse
+from recuerdo.nn.retina import Ground, retina
 
 
 def plain(pictures, middle, wide):
@@ -36,11 +37,11 @@ def made(**more):
 
 
 def test_scales_are_means_around_the_same_place():
-    model, pictures = made(), torch.randint(0, 255, (3, 40, 50), dtype=torch.uint8)
+    pictures = torch.randint(0, 255, (3, 40, 50), dtype=torch.uint8)
     place = torch.tensor([[0.0, 0.0], [-1.0, 1.0], [0.3, -0.6]])
     ground = Ground(pictures, 12)
     middle = ground.middle(place)
-    fine, coarse = model.cut(ground, place).view(3, 2, 6, 6).unbind(1)
+    fine, coarse = retina(ground, place, 6, 2).view(3, 2, 6, 6).unbind(1)
     torch.testing.assert_close(fine, plain(pictures, middle, 6).float() / 255)
     wide = plain(pictures, middle, 12).float().view(3, 6, 2, 6, 2).mean((2, 4)) / 255
     torch.testing.assert_close(coarse, wide)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from recuerdo.errors import InputError
-from recuerdo.models.glimpse import Ground
+from recuerdo.nn.retina import Ground
 from recuerdo.tasks.glance import Glance
 from recuerdo.train.fit import fit
 from recuerdo.train.optimise import Pace

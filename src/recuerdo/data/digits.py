@@ -23,6 +23,7 @@ FILES = {"train": "train", "valid": "train", "test": "t10k"}
 HELD = 5000  # of the training digits, the last ones, are for validation
 BYTES = 0x08  # the IDX type of numbers from 0 to 255
 SIDE = 28
+INK = 20  # pixels that a digit's ink is wide and high, at most
 MOST = 4096
 
 
@@ -40,7 +41,8 @@ class Digits:
 @dataclass(frozen=True)
 class Canvases:
     """`pixels` [b, side, side] uint8; `labels` [b]; `boxes` [b, 4]: where the digit lies (top, left, bottom, right; the
-    last two are behind it)."""
+    last two are behind it). Of several digits on a canvas labels are [b, n], -1 where there is none, and boxes [b, n,
+    4]."""
 
     pixels: Tensor
     labels: Tensor
@@ -48,6 +50,11 @@ class Canvases:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def split(self, n: int) -> list["Canvases"]:
+        """The batch as at most n batches."""
+        parts = (self.pixels.chunk(n), self.labels.chunk(n), self.boxes.chunk(n))
+        return [Canvases(*part) for part in zip(*parts, strict=True)]
 
     def to(self, device: torch.device) -> "Canvases":
         """The same on a device."""
@@ -87,14 +94,35 @@ class Canvas:
         if self.side == SIDE and not self.clutter:
             whole = torch.tensor([0, 0, SIDE, SIDE]).expand(b, 4)
             return Canvases(digits, labels, whole)
+        pixels = self._strewn(b, others, draw)
+        top, left = (_below(self.side - SIDE + 1, b, draw) for _ in range(2))
+        _paste(pixels, digits, top, left)
+        return Canvases(pixels, labels, torch.stack([top, left, top + SIDE, left + SIDE], 1))
+
+    def lay_several(self, digits: Tensor, labels: Tensor, others: Tensor, draw: torch.Generator) -> Canvases:
+        """Digits [b, n, 28, 28] together on a canvas for each row, apart from each other, from left to right as their
+        `labels` [b, n] say; a label of -1 is no digit. Boxes are [b, n, 4]. Raises InputError where there is no room.
+        """
+        b, n = labels.shape
+        if self.turned or self.scaled or self.moved:
+            digits = self._changed(digits.flatten(0, 1), draw).view_as(digits)
+        if n > 1 and 2 * n > ((self.side - SIDE) // INK + 1) ** 2:
+            raise InputError(f"{n} digits have no room on {self.side} x {self.side} pixels: give a side of {SIDE * n}")
+        pixels = self._strewn(b, others, draw)
+        there = labels >= 0
+        corners = _apart(there, self.side - SIDE + 1, draw)
+        for nth in range(n):
+            _paste(pixels, digits[:, nth] * there[:, nth, None, None], corners[:, nth, 0], corners[:, nth, 1])
+        return Canvases(pixels, labels, torch.cat([corners, corners + SIDE], 2))
+
+    def _strewn(self, b: int, others: Tensor, draw: torch.Generator) -> Tensor:
+        """Canvases with nothing but clutter."""
         pixels = torch.zeros(b, self.side, self.side, dtype=torch.uint8)
         for _ in range(self.clutter):
             which, top, left = (_below(high, b, draw) for high in (len(others), *2 * (SIDE - self.piece + 1,)))
             piece = others[which[:, None, None], *_square(top, left, self.piece)]
             _paste(pixels, piece, *(_below(self.side - self.piece + 1, b, draw) for _ in range(2)))
-        top, left = (_below(self.side - SIDE + 1, b, draw) for _ in range(2))
-        _paste(pixels, digits, top, left)
-        return Canvases(pixels, labels, torch.stack([top, left, top + SIDE, left + SIDE], 1))
+        return pixels
 
     def _changed(self, digits: Tensor, draw: torch.Generator) -> Tensor:
         """Each digit turned, scaled and moved a little, by bilinear interpolation."""
@@ -110,6 +138,25 @@ class Canvas:
 
 def _below(high: int, count: int, draw: torch.Generator) -> Tensor:
     return torch.randint(0, high, (count,), generator=draw)
+
+
+def _apart(there: Tensor, room: int, draw: torch.Generator) -> Tensor:
+    """Upper left corners [b, n, 2] of digits that are `there` [b, n], from left to right, no two nearer than a digit's
+    ink is wide in both directions."""
+    rows = []
+    for some in there.tolist():
+        count = sum(some)
+        corners: list[tuple[int, int]] = []
+        while len(corners) < count:
+            corners = []
+            for down, across in torch.randint(0, room, (64, 2), generator=draw).tolist():
+                if all(max(abs(down - y), abs(across - x)) >= INK for y, x in corners):
+                    corners.append((down, across))
+                if len(corners) == count:
+                    break
+        corners.sort(key=lambda corner: corner[1])
+        rows.append(corners + [(0, 0)] * (len(some) - count))
+    return torch.tensor(rows).view(*there.shape, 2)
 
 
 def _square(top: Tensor, left: Tensor, side: int) -> tuple[Tensor, Tensor]:

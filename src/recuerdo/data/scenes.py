@@ -1,9 +1,10 @@
 """Scenes of coloured shapes, made as they are asked for, and sentences that say what is on them, true or not.
 
 A scene has one to three groups in the nine parts of a square: one large shape, or two to four small ones of the same
-colour and kind. Which colours go with which shapes in training, validation and test is parted, so that what is judged
-are combinations that were never seen. Sentences come from a small grammar with synonyms, and are read by it again:
-what a sentence claims can be checked against a scene, fact by fact.
+colour and kind. Which counts go with which colours and shapes in training, validation and test is parted, so that what
+is judged are combinations that were never seen; and some colours never go with some shapes at all ("new"). Sentences
+come from a small grammar with synonyms, and are read by it again: what a sentence claims can be checked against a
+scene, fact by fact.
 """
 
 import random
@@ -19,7 +20,7 @@ from recuerdo.errors import InputError
 
 SIDE = 72
 PART = SIDE // 3
-SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test", "new")
 COLOURS = {
     "red": (220, 50, 47),
     "green": (60, 170, 70),
@@ -99,23 +100,31 @@ class Scenes:
     groups: tuple[tuple[Group, ...], ...]
 
 
-def combinations(split: str) -> list[tuple[str, str]]:
-    """The pairs of colour and shape that are of a split: 32 of training, 8 of validation, 8 of the test; each colour is
-    in all three. Raises InputError for another split."""
+def combinations(split: str) -> list[Named]:
+    """The things, count, colour and shape together, that are of a split: 136 of training, 8 of validation and 16 of the
+    test, whose colours go with their shapes in training, too, but in other numbers; and 32 that are "new", whose
+    colours never go with their shapes elsewhere. Raises InputError for another split."""
     if split not in SPLITS:
         raise InputError(f"there is no split {split!r} of the scenes: choose {', '.join(SPLITS)}")
-    kinds = {"valid": (3,), "test": (0,)}.get(split, (1, 2, 4, 5))
-    return [
-        (colour, shape)
-        for i, colour in enumerate(COLOURS)
-        for j, shape in enumerate(SHAPES)
-        if (j - i) % len(SHAPES) in kinds
-    ]
+    return [thing for thing, own in _parted() if own == split]
+
+
+@cache
+def _parted() -> list[tuple[Named, str]]:
+    held = {1: "test", 2: "test", 3: "valid"}
+    found = []
+    for i, colour in enumerate(COLOURS):
+        for j, shape in enumerate(SHAPES):
+            kind = (j - i) % len(SHAPES)
+            for count in COUNTS:
+                own = held.get(kind, "train") if count == 1 + (i + j) % len(COUNTS) else "train"
+                found.append((Named(count, colour, shape), own if kind else "new"))
+    return found
 
 
 def scenes(split: str, count: int, draw: random.Random) -> Scenes:
-    """So many scenes. Those of validation and test have at least one group whose combination is of that split; the
-    others are of training. Raises InputError for another split."""
+    """So many scenes. Those of the other splits have at least one group that is of that split; the rest is of training.
+    Raises InputError for another split."""
     known, own = combinations("train"), combinations(split)
     made = [_scene(known, own, draw) for _ in range(count)]
     return Scenes(_drawn([objects for _, objects in made], draw), tuple(groups for groups, _ in made))
@@ -252,39 +261,40 @@ class _Object:
     size: float
 
 
-def _scene(known: Sequence, own: Sequence, draw: random.Random) -> tuple[tuple[Group, ...], list[_Object]]:
+def _scene(
+    known: Sequence[Named], own: Sequence[Named], draw: random.Random
+) -> tuple[tuple[Group, ...], list[_Object]]:
     many = draw.choice((1, 2, 2, 3))
-    kinds = [draw.choice(own)]
-    while len(kinds) < many:
-        kind = draw.choice(known)
-        if kind not in kinds:
-            kinds.append(kind)
+    things = [draw.choice(own)]
+    while len(things) < many:
+        thing = draw.choice(known)
+        if (thing.colour, thing.shape) not in [(one.colour, one.shape) for one in things]:
+            things.append(thing)
     groups, objects = [], []
-    for (colour, shape), part in zip(kinds, draw.sample(sorted(PLACES), many), strict=True):
-        count = draw.choice((1, 1, 2, 3, 4))
-        some = list(_laid(colour, shape, count, part, draw))
+    for thing, part in zip(things, draw.sample(sorted(PLACES), many), strict=True):
+        some = list(_laid(thing, part, draw))
         edges = [(o.down - o.size, o.across - o.size, o.down + o.size, o.across + o.size) for o in some]
         low, high = [int(min(e[i] for e in edges)) for i in (0, 1)], [-int(-max(e[i] for e in edges)) for i in (2, 3)]
-        groups.append(Group(Named(count, colour, shape), part, (low[0], low[1], high[0] + 1, high[1] + 1)))
+        groups.append(Group(thing, part, (low[0], low[1], high[0] + 1, high[1] + 1)))
         objects += some
     return tuple(groups), objects
 
 
-def _laid(colour: str, shape: str, count: int, part: tuple[int, int], draw: random.Random) -> Iterator[_Object]:
+def _laid(thing: Named, part: tuple[int, int], draw: random.Random) -> Iterator[_Object]:
     """One large thing anywhere in a part, or small ones each in a quarter of it."""
     top, left = (PART * at for at in part)
-    if count == 1:
+    if thing.count == 1:
         size = draw.uniform(6.0, 9.5)
         free = PART / 2 - size - 0.5
         down, across = (at + PART / 2 + draw.uniform(-free, free) for at in (top, left))
-        yield _Object(colour, shape, down, across, size)
+        yield _Object(thing.colour, thing.shape, down, across, size)
         return
     size = draw.uniform(4.2, 5.2)
-    for quarter in draw.sample(range(4), count):
+    for quarter in draw.sample(range(4), thing.count):
         middle = (PART * (1 + 2 * (quarter // 2)) / 4, PART * (1 + 2 * (quarter % 2)) / 4)
         free = PART / 4 - size - 0.3
         down, across = (at + m + draw.uniform(-free, free) for at, m in zip((top, left), middle, strict=True))
-        yield _Object(colour, shape, down, across, size)
+        yield _Object(thing.colour, thing.shape, down, across, size)
 
 
 WIDE = 23  # pixels of the square in which a thing is drawn

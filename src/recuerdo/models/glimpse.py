@@ -17,12 +17,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from recuerdo.errors import InputError, ShapeError
-
-WHITE = 255.0
-SMALL = 90 * 90  # pixels of a picture
+from recuerdo.nn.retina import Ground, retina
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,9 @@ class Glimpse(nn.Module):
         state = place.new_zeros(b, self.remember.in_features)
         states, places, means, moves = [], [place], [], []
         for look in range(self.looks):
-            seen = torch.relu(self.what(self.cut(ground, place)) + self.where(place))
+            seen = torch.relu(
+                self.what(retina(ground, place, self.size, self.scales).to(state.dtype)) + self.where(place)
+            )
             state = torch.relu(self.hear(seen) + self.remember(state))
             states.append(state)
             if look + 1 == self.looks:
@@ -88,50 +87,3 @@ class Glimpse(nn.Module):
             return Looks(logits, torch.stack(places, 1), baselines, baselines)
         off = torch.stack(moves, 1) - torch.stack(means, 1)
         return Looks(logits, torch.stack(places, 1), -off.square().sum(-1) / (2 * self.std**2), baselines)
-
-    def cut(self, ground: "Ground", place: Tensor) -> Tensor:
-        """What a glimpse at places [b, 2] takes: [b, scales * size * size], from 0 to 1."""
-        widest = ground.cut(ground.middle(place)).to(self.locate.weight.dtype) / WHITE
-        found = []
-        for scale in range(self.scales):
-            wide = self.size * 2**scale
-            first = ground.wide // 2 - wide // 2
-            square = widest[:, None, first : first + wide, first : first + wide]
-            found.append(functional.avg_pool2d(square, 2**scale).flatten(1))
-        return torch.cat(found, 1)
-
-
-class Ground:
-    """Pictures [b, height, width] from which squares, `wide` pixels each, are cut; around a picture all is 0.
-
-    What is outside of the squares is not touched. Only a picture that is small, or narrower than a square, gets a
-    border of zeros first: that costs less than to mind its edges in each cut.
-    """
-
-    def __init__(self, pictures: Tensor, wide: int):
-        self.sides, self.wide = pictures.shape[1:], wide
-        self.row = torch.arange(len(pictures), device=pictures.device)
-        small = self.sides.numel() <= SMALL or min(self.sides) < wide
-        self.border = wide if small else 0
-        if self.border:
-            pictures = functional.pad(pictures, (self.border,) * 4)
-        self.squares = pictures.unfold(1, wide, 1).unfold(2, wide, 1)  # a view of all of them, [b, y, x, wide, wide]
-
-    def middle(self, place: Tensor) -> Tensor:
-        """The pixels, (down, across), at places [b, 2] from -1 to 1."""
-        last = place.new_tensor([side - 1 for side in self.sides], dtype=torch.float32)
-        return (0.5 * (place.float() + 1) * last).round().long()
-
-    def cut(self, middle: Tensor) -> Tensor:
-        """The square around each pixel [b, 2]: [b, wide, wide]."""
-        first = middle - self.wide // 2
-        if self.border:
-            first = first + self.border
-            return self.squares[self.row, first[:, 0], first[:, 1]]
-        nearest = torch.stack([first[:, i].clamp(0, self.sides[i] - self.wide) for i in (0, 1)], 1)
-        square = functional.pad(self.squares[self.row, nearest[:, 0], nearest[:, 1]], (0, 1, 0, 1))
-        # Where the square stuck out, it is moved back, and what comes in is that last row or column of zeros.
-        at = (first - nearest)[:, :, None] + torch.arange(self.wide, device=first.device)
-        down, across = at.where((at >= 0) & (at < self.wide), self.wide).unbind(1)
-        rows = square.gather(1, down[:, :, None].expand(-1, -1, self.wide + 1))
-        return rows.gather(2, across[:, None].expand(-1, self.wide, -1))

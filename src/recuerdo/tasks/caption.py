@@ -116,14 +116,21 @@ class Caption:
     @torch.no_grad()
     def check(self, model: Model, split: str) -> dict[str, float]:
         """Of scenes, in percent: `error`, captions with a fact that is false or that no grammar knows, and the facts of
-        each kind that are true; combinations of colour and shape are those that training never saw. Of photos:
+        each kind that are true, on combinations of count, colour and shape that training never saw; the test also
+        tells of pairs of colour and shape that it never saw in any number. Of photos:
         `error` = 100 - CIDEr-D (times 10 in the papers' tables), and BLEU-1 to -4, METEOR's exact and stem matches,
         ROUGE-L against all captions of people; the test says them by beam search, beside the captions of the training
         picture that is most alike.
         """
         if self.data == "scenes":
             made = held(split)
-            return judged(self.say(model, made.pixels), made.groups)
+            found = judged(self.say(model, made.pixels), made.groups)
+            if split == "test":
+                made = held("new")
+                found |= {
+                    f"new pairs: {name}": x for name, x in judged(self.say(model, made.pixels), made.groups).items()
+                }
+            return found
         there = self._there(split)
         said = self.say(model, self._seen(split), wide=self.beam if split == "test" else 1)
         right = [list(map(low, one.captions)) for one in there]

@@ -1,7 +1,7 @@
 """Glance: say which digit is on a canvas after a few glimpses, and show where they were."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,10 @@ from torch.nn import functional
 from recuerdo.data.digits import Canvas, Canvases, Digits, digits
 from recuerdo.data.pictures import grey
 from recuerdo.errors import InputError
-from recuerdo.models.glimpse import Glimpse, Ground, Looks
+from recuerdo.models.glimpse import Glimpse, Looks
+from recuerdo.nn.retina import Ground
 from recuerdo.tasks.glanced import Glanced
+from recuerdo.tasks.marking import masked
 
 MODELS = {"glimpse": Glimpse}
 CLASSES = 10
@@ -64,9 +66,9 @@ class Glance:
         while True:
             if step // each != turn:
                 turn = step // each
-                order = torch.randperm(len(known), generator=_drawn(seed, "round", turn))
+                order = torch.randperm(len(known), generator=drawn_of(seed, "round", turn))
             rows = order[step % each * self.batch :][: self.batch]
-            yield canvas.lay(known.pixels[rows], known.labels[rows], known.pixels, _drawn(seed, "step", step))
+            yield canvas.lay(known.pixels[rows], known.labels[rows], known.pixels, drawn_of(seed, "step", step))
             step += 1
 
     def loss(self, model: nn.Module, batch: Canvases) -> dict[str, Tensor]:
@@ -126,22 +128,25 @@ class Glance:
         }
 
     @torch.no_grad()
-    def predict(self, model: Glimpse, image: str) -> Glanced:
+    def predict(self, model: Glimpse, image: str, *, only: Sequence[str] = (), mute: Sequence[str] = ()) -> Glanced:
         """What is on a picture of any size, and the looks that told it.
 
         The model knows light digits on a dark ground: a picture whose edge is light is turned into its negative first.
-        Raises InputError for a picture that cannot be read.
+        Marks are boxes "left, top, right, bottom" in shares of the picture: what is muted, or lies in none of those
+        that `only` names, is black to the model. Raises InputError for a picture that cannot be read, and for boxes
+        that hold nothing.
         """
-        picture = grey(image)
-        edge = torch.cat([picture[[0, -1]].flatten(), picture[:, [0, -1]].flatten()])
-        picture = 255 - picture if edge.float().median() > 127 else picture
-        looks: Looks = model(picture[None].to(next(model.parameters()).device))
+        picture = light_on_dark(grey(image))
+        told = masked(picture, only=only, muted=mute)
+        marks = [*(f"only: {one}" for one in only), *(f"mute: {one}" for one in mute)]
+        looks: Looks = model(told[None].to(next(model.parameters()).device))
         middle = Ground(picture[None], 1).middle(looks.places[0].cpu())
         return Glanced(
             picture,
             tuple((int(down), int(across)) for down, across in middle),
             tuple(map(tuple, looks.logits[0].softmax(-1).tolist())),
             tuple(model.size * 2**scale for scale in range(model.scales)),
+            marks=tuple(marks),
         )
 
     # ------------------------------------------------------------------------------------------------ what is behind it
@@ -159,11 +164,17 @@ class Glance:
         device = next((p.device for p in model.parameters()), known.pixels.device)
         for first in range(0, len(known), AT_ONCE):
             part = slice(first, first + AT_ONCE)
-            draw = _drawn(0, f"{split} {self.side} {self.clutter}", first)
+            draw = drawn_of(0, f"{split} {self.side} {self.clutter}", first)
             yield self._canvas().lay(known.pixels[part], known.labels[part], known.pixels, draw).to(device)
 
 
-def _drawn(seed: int, what: str, number: int) -> torch.Generator:
+def light_on_dark(picture: Tensor) -> Tensor:
+    """A picture [height, width] as it is, or its negative where its edge is light."""
+    edge = torch.cat([picture[[0, -1]].flatten(), picture[:, [0, -1]].flatten()])
+    return 255 - picture if edge.float().median() > 127 else picture
+
+
+def drawn_of(seed: int, what: str, number: int) -> torch.Generator:
     """Random numbers of their own for each seed, purpose and number."""
     told = hashlib.blake2b(f"{seed} {what} {number}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(told, "little") >> 1)

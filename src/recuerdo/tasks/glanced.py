@@ -1,5 +1,6 @@
 """What was seen in a picture by a few glimpses, and where they were: for the terminal, a page, data."""
 
+import math
 from base64 import b64encode
 from dataclasses import dataclass
 from html import escape
@@ -39,18 +40,29 @@ polyline {{ stroke-dasharray: 3 3; opacity: .7 }}
 class Glanced:
     """`picture` [height, width] uint8 as the model saw it. Of each look: its middle pixel (down, across) in `places`,
     and the probability of each class after it, in `chances`. A look has squares of so many pixels: `squares`, the
-    smallest first."""
+    smallest first. `each`: so many looks lead to an answer, of which the last class is "no more"; 0 = all lead to one.
+    `marks` that were obeyed."""
 
     picture: Tensor
     places: tuple[tuple[int, int], ...]
     chances: tuple[tuple[float, ...], ...]
     squares: tuple[int, ...]
+    each: int = 0
+    marks: tuple[str, ...] = ()
 
     @property
-    def answer(self) -> int:
-        """The likeliest class after the last look."""
-        last = self.chances[-1]
-        return max(range(len(last)), key=last.__getitem__)
+    def answer(self) -> int | str:
+        """The likeliest class after the last look; of several answers all of them, one after the other."""
+        if not self.each:
+            return _best(self.chances[-1])
+        ends = self.chances[self.each - 1 :: self.each]
+        return "".join(str(_best(chances)) for chances in ends if _best(chances) < len(chances) - 1)
+
+    @property
+    def chance(self) -> float:
+        """The probability of the answer, or of all answers together."""
+        ends = self.chances[self.each - 1 :: self.each] if self.each else self.chances[-1:]
+        return math.prod(map(max, ends))
 
     @property
     def looked_at(self) -> float:
@@ -66,7 +78,8 @@ class Glanced:
         """Everything but the picture, as plain data."""
         return {
             "answer": self.answer,
-            "chance": self.chances[-1][self.answer],
+            "chance": self.chance,
+            "marks": list(self.marks),
             "size": list(self.picture.shape),
             "looked_at": self.looked_at,
             "looks": [
@@ -83,9 +96,8 @@ class Glanced:
         """For the terminal: the answer, and a line for each look."""
         lines = [self._title, ""]
         for number, (place, chances) in enumerate(zip(self.places, self.chances, strict=True), 1):
-            best = max(range(len(chances)), key=chances.__getitem__)
             at = f"row {place[0]:4}, column {place[1]:4}"
-            lines.append(f"look {number}  at {at}: {best} ({100 * chances[best]:.1f} %)")
+            lines.append(f"look {number}  at {at}: {self._thought(chances)}")
         return "\n".join(lines)
 
     def html(self) -> str:
@@ -114,22 +126,26 @@ class Glanced:
 
     @property
     def _title(self) -> str:
-        chance = 100 * self.chances[-1][self.answer]
+        said = "nothing" if self.answer == "" else self.answer
+        marked = "".join(f", {mark}" for mark in self.marks)
         return (
-            f"{self.answer} ({chance:.1f} %), after {len(self.places)} looks at {100 * self.looked_at:.2g} % "
-            f"of {self.picture.shape[1]} x {self.picture.shape[0]} pixels"
+            f"{said} ({100 * self.chance:.1f} %){marked}, after {len(self.places)} looks at "
+            f"{100 * self.looked_at:.2g} % of {self.picture.shape[1]} x {self.picture.shape[0]} pixels"
         )
 
     def _told(self, number: int) -> str:
         """A look of the story: the picture around it, and what was thought after it."""
         height, width = self.picture.shape
-        chances = self.chances[number]
-        best = max(range(len(chances)), key=chances.__getitem__)
         return (
             f'<figure><svg viewBox="0 0 {width} {height}" width="{WIDE // 4}"><use href="#picture"/>'
             f"{self._rects(self.places[number])}</svg>"
-            f"<figcaption>{number + 1}: {best} ({100 * chances[best]:.1f} %)</figcaption></figure>"
+            f"<figcaption>{number + 1}: {self._thought(self.chances[number])}</figcaption></figure>"
         )
+
+    def _thought(self, chances: tuple[float, ...]) -> str:
+        best = _best(chances)
+        what = "no more" if self.each and best == len(chances) - 1 else best
+        return f"{what} ({100 * chances[best]:.1f} %)"
 
     def _rects(self, place: tuple[int, int]) -> str:
         found = []
@@ -143,3 +159,7 @@ class Glanced:
         """Top, left, bottom and right of a square around a place; the last two are behind it."""
         top, left = (at - wide // 2 for at in place)
         return [top, left, top + wide, left + wide]
+
+
+def _best(chances: tuple[float, ...]) -> int:
+    return max(range(len(chances)), key=chances.__getitem__)

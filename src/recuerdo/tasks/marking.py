@@ -94,14 +94,25 @@ def regions(
     return rule, [f"{what}: {one}" for what, some in told for one in some]
 
 
+def masked(picture: Tensor, *, only: Sequence[str] = (), muted: Sequence[str] = ()) -> Tensor:
+    """A picture [height, width] of which all is black that lies in none of the boxes `only`, or in a muted one. Raises
+    as `regions`."""
+    seen = torch.full(picture.shape, not only, dtype=torch.bool)
+    for some, value in ((only, True), (muted, False)):
+        for one in some:
+            seen[within(box(one), *picture.shape).view(picture.shape)] = value
+    if not seen.any():
+        raise InputError("all of the picture is muted: leave a part to be read")
+    return picture * seen
+
+
 def box(text: str) -> tuple[float, float, float, float]:
     """Left, top, right and bottom, in shares of a picture. Raises InputError."""
     try:
         left, top, right, bottom = map(float, text.split(","))
-        fits = 0 <= left < right <= 1 and 0 <= top < bottom <= 1
     except ValueError:
-        fits = False
-    if not fits:
+        left = top = right = bottom = 0.0
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise InputError(
             f"{text!r} is no box of a picture: write left,top,right,bottom in shares of it, such as 0,0,0.5,1 for its "
             "left half"

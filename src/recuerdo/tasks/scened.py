@@ -13,7 +13,7 @@ HELD = 1000  # scenes that are judged
 
 @lru_cache(2)
 def held(split: str) -> Scenes:
-    """The scenes of "valid" or "test", always the same. Raises InputError for another split."""
+    """The scenes of "valid", "test" or "new", always the same. Raises InputError for another split."""
     if split not in SPLITS[1:]:
         raise InputError(f"there is no split {split!r} of the scenes to judge: choose valid or test")
     return scenes(split, HELD, random.Random(f"judged {split}"))

@@ -37,6 +37,7 @@ TASKS = {
     "caption": "recuerdo.tasks.caption:Caption",
     "find": "recuerdo.tasks.find:Find",
     "glance": "recuerdo.tasks.glance:Glance",
+    "read": "recuerdo.tasks.read_digits:ReadDigits",
     "recall": "recuerdo.tasks.recall:Recall",
     "summarise": "recuerdo.tasks.summarise:Summarise",
     "translate": "recuerdo.tasks.translate:Translate",

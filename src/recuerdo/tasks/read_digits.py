@@ -1,0 +1,217 @@
+"""Read digits: say all digits that lie on a canvas, from left to right, or their sum, by a few glimpses."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recuerdo.data.digits import Canvas, Canvases, digits
+from recuerdo.data.pictures import grey
+from recuerdo.errors import InputError
+from recuerdo.models.glimpses import Glimpses, Reads
+from recuerdo.nn.grid import covered
+from recuerdo.nn.retina import Ground
+from recuerdo.read import bending
+from recuerdo.read import mute as muted
+from recuerdo.tasks.glance import drawn_of, light_on_dark
+from recuerdo.tasks.glanced import Glanced
+from recuerdo.tasks.marking import masked, regions
+
+MODELS = {"glimpses": Glimpses}
+SAYS = ("digits", "sum")
+SPLITS = ("valid", "test")
+HELD = 5000  # canvases that are judged
+AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class ReadDigits:
+    """The canvases and how they are learned from.
+
+    `low` to `high` digits lie on a canvas of `side` pixels, judged are those with `high`. `says`: "digits", one after
+    the other and then "no more", or their "sum" in one answer. `clutter`, `piece`, `turned`, `scaled`, `moved`,
+    `batch`, `folder`: as in `recuerdo.tasks.glance`. `reward`: how much the loss of the places counts, whose reward is
+    the probability of the right answer; `boxes`: how much it counts that a look's cells lie on the digit that is said
+    (0: nobody tells where digits are).
+
+    Raises InputError for what cannot be.
+    """
+
+    side: int = 100
+    low: int = 1
+    high: int = 2
+    says: str = "digits"
+    clutter: int = 0
+    piece: int = 8
+    turned: float = 0.0
+    scaled: float = 0.0
+    moved: float = 0.0
+    batch: int = 64
+    reward: float = 0.3
+    boxes: float = 0.0
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        self._canvas(changed=True)
+        if self.says not in SAYS:
+            raise InputError(f"nothing is said as {self.says!r}: choose {' or '.join(SAYS)}")
+        if not 1 <= self.low <= self.high or self.batch < 1 or min(self.reward, self.boxes) < 0:
+            raise InputError("low is 1 or more and high no less, batch is 1 or more, reward and boxes are 0 or more")
+        if self.says == "sum" and self.boxes:
+            raise InputError("a sum is of all digits: no box is the right one, leave boxes at 0")
+
+    def model(self, name: str, **arguments) -> nn.Module:
+        """The model of a name. Raises InputError for a name that is not in MODELS."""
+        if name not in MODELS:
+            raise InputError(f"there is no model {name!r} for digits: choose {', '.join(MODELS)}")
+        if self.says == "sum":
+            return MODELS[name](9 * self.high + 1, 1, **arguments)
+        return MODELS[name](10, self.high + 1, **arguments)
+
+    def batches(self, *, seed: int, start: int = 0) -> Iterator[Canvases]:
+        """Canvases without end; which ones come at a step depends on the seed and the step alone."""
+        known, canvas, step = digits("train", self.folder), self._canvas(changed=True), start
+        while True:
+            draw = drawn_of(seed, "digits", step)
+            count = torch.randint(self.low, self.high + 1, (self.batch,), generator=draw)
+            yield self._laid(known, canvas, count, draw)
+            step += 1
+
+    def loss(self, model: nn.Module, batch: Canvases) -> dict[str, Tensor]:
+        """Cross-entropy of the answers up to "no more", REINFORCE for the places, how far the baseline is from the
+        reward, and how little the looks of a digit read of its box."""
+        reads: Reads = model(batch.pixels, drawn=True)
+        right, counts = self._right(batch.labels)
+        logs = reads.logits[:, :, -1].log_softmax(-1).gather(2, right[..., None])[..., 0]
+        parts = {"answer": -logs[counts].mean()}
+        reward = logs.detach().exp()[..., None].expand_as(reads.baselines)[counts]
+        expected = reads.baselines[counts]
+        parts["places"] = -self.reward * (reads.log_probs[counts] * (reward - expected.detach())).mean()
+        parts["baseline"] = functional.mse_loss(expected, reward)
+        if self.boxes:
+            inside = self._inside(model, batch)  # [b, n, cells]
+            on = (reads.weights[:, : self.high] * inside[:, :, None]).sum(-1).clamp_min(1e-6)
+            parts["boxes"] = -self.boxes * on.log()[batch.labels >= 0].mean()
+        return parts
+
+    @torch.no_grad()
+    def check(self, model: nn.Module, split: str) -> dict[str, float]:
+        """In percent, one way to look that is not drawn: `error`, canvases of which not all was said right, and for
+        digits how many of them are wrong, place by place."""
+        wrong, wrong_digits, digits_, count, lost = 0, 0, 0, 0, 0.0
+        for some in self._held(split, model):
+            reads: Reads = model(some.pixels)
+            right, counts = self._right(some.labels)
+            off = (reads.logits[:, :, -1].argmax(-1) != right) & counts
+            wrong += int(off.any(1).sum())
+            logs = reads.logits[:, :, -1].log_softmax(-1).gather(2, right[..., None])[..., 0]
+            lost -= float(logs[counts].mean()) * len(some)
+            if self.says == "digits":
+                there = some.labels >= 0
+                wrong_digits += int(off[:, : self.high][there].sum())
+                digits_ += int(there.sum())
+            count += len(some)
+        found = {"error": 100 * wrong / count, "loss": lost / count}
+        return found | ({"digits wrong": 100 * wrong_digits / digits_} if digits_ else {})
+
+    @torch.no_grad()
+    def evidence(self, model: nn.Module, split: str) -> dict[str, float]:
+        """In percent: how often the last look at a digit has its middle in that digit's box, beside what the boxes
+        cover of the canvas; and, with all but one digit's box muted, neither seen nor looked at, how often that digit
+        alone is said. Raises InputError for sums."""
+        if self.says == "sum":
+            raise InputError("a sum says no digit by itself: there is nothing to compare its looks with")
+        on, followed, all_ = 0, 0, 0
+        for some in self._held(split, model):
+            there = some.labels >= 0
+            middle = 0.5 * (model(some.pixels).places[:, : self.high, -1] + 1) * (self.side - 1)
+            inside = ((middle >= some.boxes[..., :2]) & (middle < some.boxes[..., 2:])).all(-1)
+            on += int((inside & there).sum())
+            all_ += int(there.sum())
+            for nth in range(self.high):
+                followed += int((self._boxed(model, some, nth) & there[:, nth]).sum())
+        covered_ = 100 * self.high * (28 / self.side) ** 2
+        return {
+            "last look on its digit": 100 * on / all_,
+            "boxes of the canvas": min(100.0, covered_),
+            "the boxed digit is read": 100 * followed / all_,
+        }
+
+    @torch.no_grad()
+    def predict(self, model: Glimpses, image: str, *, only: Sequence[str] = (), mute: Sequence[str] = ()) -> Glanced:
+        """What lies on a picture of any size, and the looks that told it.
+
+        The model knows light digits on a dark ground: a picture whose edge is light is turned into its negative first.
+        Marks are boxes "left, top, right, bottom" in shares of the picture: what is muted, or lies in none of those
+        that `only` names, is black to the model and looked at by no glimpse. Raises InputError for a picture that
+        cannot be read, and for boxes that hold nothing.
+        """
+        picture = light_on_dark(grey(image))
+        told = masked(picture, only=only, muted=mute)[None].to(next(model.parameters()).device)
+        rule, marks = regions(model.grid(told), only=only, muted=mute)
+        with bending(model, rule):
+            reads: Reads = model(told)
+        each, no_more = reads.logits[0].softmax(-1), reads.logits.shape[-1] - 1
+        last = each[:, -1].argmax(-1).tolist()
+        answers = last.index(no_more) + 1 if no_more in last else len(last)
+        middle = Ground(told, 1).middle(reads.places[0, :answers].flatten(0, 1)).cpu()
+        return Glanced(
+            picture,
+            tuple((int(down), int(across)) for down, across in middle),
+            tuple(map(tuple, each[:answers].flatten(0, 1).tolist())),
+            tuple(model.size * 2**scale for scale in range(model.scales)),
+            model.looks if self.says == "digits" else 0,
+            tuple(marks),
+        )
+
+    # ------------------------------------------------------------------------------------------------ what is behind it
+
+    def _boxed(self, model: Any, some: Canvases, nth: int) -> Tensor:
+        """Whether, with all but the box of each canvas' nth digit muted, this digit and no other is said: [b] bool."""
+        rows = torch.arange(self.side)
+        box = some.boxes[:, nth].cpu()
+        down, across = ((rows >= box[:, i, None]) & (rows < box[:, i + 2, None]) for i in (0, 1))
+        seen = (down[:, :, None] & across[:, None]).to(some.pixels.device)
+        out = ~self._inside(model, some)[:, nth]
+        with bending(model, lambda _, reading: [muted(out)] if reading.shape[3] == out.shape[1] else ()):
+            said = model(some.pixels * seen).logits[:, :, -1].argmax(-1)
+        return (said[:, 0] == some.labels[:, nth]) & (said[:, 1] == 10)
+
+    def _inside(self, model: Any, some: Canvases) -> Tensor:
+        """Which cells of the coarse look lie in the box of each digit: [b, n, cells] bool."""
+        rows, columns = model.grid(some.pixels)
+        found = []
+        for top, left, bottom, right in (some.boxes.flatten(0, 1) / self.side).tolist():
+            found.append((covered(top, bottom, rows)[:, None] & covered(left, right, columns)).flatten())
+        return torch.stack(found).view(*some.labels.shape, -1).to(some.pixels.device)
+
+    def _right(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The right answers [b, answers], and which of them count."""
+        if self.says == "sum":
+            total = labels.clamp_min(0).sum(1, keepdim=True)
+            return total, torch.ones_like(total, dtype=torch.bool)
+        right = functional.pad(labels, (0, 1), value=-1)
+        counts = torch.arange(right.shape[1], device=labels.device) <= (labels >= 0).sum(1, keepdim=True)
+        return right.where(right >= 0, 10), counts
+
+    def _canvas(self, *, changed: bool = False) -> Canvas:
+        change = (self.turned, self.scaled, self.moved) if changed else ()
+        return Canvas(self.side, self.clutter, self.piece, *change)
+
+    def _laid(self, known, canvas: Canvas, count: Tensor, draw: torch.Generator) -> Canvases:
+        which = torch.randint(0, len(known), (len(count), self.high), generator=draw)
+        labels = known.labels[which].where(torch.arange(self.high) < count[:, None], -1)
+        return canvas.lay_several(known.pixels[which], labels, known.pixels, draw)
+
+    def _held(self, split: str, model: nn.Module) -> Iterator[Canvases]:
+        """Canvases with `high` digits of a split, always the same, where the model is."""
+        if split not in SPLITS:
+            raise InputError(f"there is no split {split!r} of the canvases: choose {' or '.join(SPLITS)}")
+        known, device = digits(split, self.folder), next(model.parameters()).device
+        for first in range(0, HELD, AT_ONCE):
+            draw = drawn_of(0, f"{split} {self.side} {self.high} {self.clutter}", first)
+            count = torch.full((AT_ONCE,), self.high)
+            yield self._laid(known, self._canvas(), count, draw).to(device)
