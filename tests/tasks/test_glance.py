@@ -62,12 +62,38 @@ def test_it_is_learned_and_judged(task, learned):
         found = task.check(learned, split)
         assert found["error"] < 25
         assert found == task.check(learned, split)  # always the same canvases, and the same draws
-    assert set(found) == {"error", "loss", "error of 3"}
+    assert {"error", "loss", "error of 3", "error after 1", "error after 2"} < set(found)
+    assert 1 <= found["looks when sure"] <= 3
     right, of_all = 0, 0
     for some in task._held("test", learned):
         right += int((learned(some.pixels).logits[:, -1].argmax(-1) == some.labels).sum())
         of_all += len(some)
     assert found["error"] == pytest.approx(100 * (1 - right / of_all))
+
+
+@torch.no_grad()
+def test_looking_stops_when_it_is_sure(task, learned, tmp_path):
+    some = next(task._held("test", learned))
+    whole = learned(some.pixels[:1])
+    first = float(whole.logits[0, 0].softmax(-1).max())
+    assert learned(some.pixels[:1], sure=first - 1e-4).logits.shape[1] == 1
+    stopped = learned(some.pixels, sure=0.9999)
+    assert torch.equal(stopped.logits, learned(some.pixels).logits[:, : stopped.logits.shape[1]])
+    Image.fromarray(some.pixels[0].numpy()).save(tmp_path / "a.png")
+    assert len(task.predict(learned, str(tmp_path / "a.png"), sure=first - 1e-4).places) == 1
+    assert len(task.predict(learned, str(tmp_path / "a.png")).places) == 3
+
+
+def test_a_muted_part_is_black(task, learned, tmp_path):
+    pixels = np.full((28, 28), 200, np.uint8)
+    pixels[:, :14] = 0
+    pixels[[0, -1]] = 0
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "b.png")
+    seen = task.predict(learned, str(tmp_path / "a.png"), only=("0,0,0.5,1",))
+    assert seen.chances == task.predict(learned, str(tmp_path / "b.png")).chances
+    assert seen.chances == task.predict(learned, str(tmp_path / "a.png"), mute=("0.5,0,1,1",)).chances
+    assert seen.as_json()["marks"] == ["only: 0,0,0.5,1"]
 
 
 def test_the_parts_of_the_loss(task, folder):
@@ -108,10 +134,15 @@ def test_evidence_counts_looks_in_the_box(folder):
         def forward(self, pixels):
             at = pixels.flatten(1).float().argmax(1)
             place = torch.stack([at // 60, at % 60], 1) / 59 * 2 - 1
-            return type("Looks", (), {"places": torch.stack([0 * place, place], 1)})
+            # Says 3 where there is anything, nothing known where all is black.
+            logits = torch.zeros(len(pixels), 2, 10)
+            logits[:, :, 3] = pixels.flatten(1).sum(1, keepdim=True).clamp(max=1)
+            return type("Looks", (), {"places": torch.stack([0 * place, place], 1), "logits": logits})
 
     clean = Glance(folder=str(folder), side=60)
-    assert clean.evidence(Knows(), "test")["last look on the digit"] == 100
+    told = clean.evidence(Knows(), "test")
+    assert told["last look on the digit"] == 100
+    assert told["error"] == told["error, all else muted"] > 80  # without clutter the rest is black already
 
 
 def test_what_is_shown_is_what_was_seen(task, learned, folder, tmp_path):

@@ -20,6 +20,8 @@ EXAMPLES = """Examples:
 
 `recuerdo predict runs/mnist-glimpse --image seven.png --out looks.html`
 
+`recuerdo predict runs/mnist-glimpse --image seven.png --sure 0.95`
+
 `recuerdo predict runs/scenes-captioner --image scene.png --out caption.html`
 
 `recuerdo predict runs/scenes-captioner --image scene.png --only 0,0,0.5,1`
@@ -64,6 +66,10 @@ def predict(
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Look at nothing but this box of the picture (repeatable).")
+    ] = None,
+    sure: Annotated[
+        float | None,
+        typer.Option("--sure", help="Take no more glimpses of a picture when an answer is likelier than this, 0 to 1."),
     ] = None,
     sample: Annotated[
         int | None, typer.Option("--sample", help="Draw so many texts instead of the likeliest; the best come first.")
@@ -113,6 +119,7 @@ def predict(
     words |= {"boost": tuple(boost)} if boost else {}
     words |= {"mute": tuple(mute)} if mute else {}
     words |= {"only": tuple(only)} if only else {}
+    words |= {} if sure is None else {"sure": sure}
     from recuerdo.workbench.running import predict as ask
 
     answer = ask(run, **words)

@@ -57,9 +57,10 @@ class Glimpse(nn.Module):
         self.locate, self.baseline = nn.Linear(hidden, 2), nn.Linear(hidden, 1)
         self.classify = nn.Linear(hidden, classes)
 
-    def forward(self, pictures: Tensor, *, drawn: bool = False) -> Looks:
+    def forward(self, pictures: Tensor, *, drawn: bool = False, sure: float = 1.0) -> Looks:
         """Pictures [b, height, width], uint8, or float from 0 to 255. The first look is at the middle; the next ones
-        are `drawn`, or the likeliest. Raises ShapeError for other shapes."""
+        are `drawn`, or the likeliest. When a class of each picture has a probability above `sure`, there are no more
+        looks. Raises ShapeError for other shapes."""
         if pictures.dim() != 3 or not pictures.numel():
             raise ShapeError(f"pictures are [b, height, width], one pixel or more each, not {tuple(pictures.shape)}")
         b, ground = len(pictures), Ground(pictures, self.size * 2 ** (self.scales - 1))
@@ -72,7 +73,7 @@ class Glimpse(nn.Module):
             )
             state = torch.relu(self.hear(seen) + self.remember(state))
             states.append(state)
-            if look + 1 == self.looks:
+            if look + 1 == self.looks or (sure < 1 and self._sure(state) > sure):
                 break
             # What a place is worth is told by the reward; the state is not bent towards it.
             mean = torch.tanh(self.locate(state.detach())).float()
@@ -87,3 +88,8 @@ class Glimpse(nn.Module):
             return Looks(logits, torch.stack(places, 1), baselines, baselines)
         off = torch.stack(moves, 1) - torch.stack(means, 1)
         return Looks(logits, torch.stack(places, 1), -off.square().sum(-1) / (2 * self.std**2), baselines)
+
+    @torch.no_grad()
+    def _sure(self, state: Tensor) -> float:
+        """The probability of the likeliest class, of the picture where that is least."""
+        return float(self.classify(state).float().softmax(-1).amax(-1).min())

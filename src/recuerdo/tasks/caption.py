@@ -167,19 +167,19 @@ class Caption:
     def predict(
         self,
         model: Model,
-        image: str,
+        image: str | Tensor,
         *,
         only: Sequence[str] = (),
         boost: Sequence[str] = (),
         mute: Sequence[str] = (),
     ) -> Seen:
-        """The caption of a picture of any size, and what each of its words read.
+        """The caption of a picture of any size, a file or [3, height, width] uint8, and what each of its words read.
 
         Marks are boxes "left, top, right, bottom" in shares of the picture: `only` these parts are read, `mute`d parts
         never, `boost`ed ones more. The caption without the marks is then in `before`. Raises InputError for a picture
         that cannot be read, for boxes that hold nothing, and for marks where the model has no attention.
         """
-        picture = colours(image)
+        picture = image if isinstance(image, Tensor) else colours(image)
         cells = self._ready([picture]).to(next(model.parameters()).device)
         (plain,) = self._captions(model, cells, picture, wide=self.beam)
         if not (only or boost or mute):

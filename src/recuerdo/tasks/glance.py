@@ -20,6 +20,7 @@ MODELS = {"glimpse": Glimpse}
 CLASSES = 10
 SPLITS = ("valid", "test")
 AT_ONCE = 500  # canvases that are judged together
+SURE = 0.99  # a class that is likelier ends the looking
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,16 @@ class Glance:
     @torch.no_grad()
     def check(self, model: nn.Module, split: str) -> dict[str, float]:
         """In percent: `error` of one way to look, that is not drawn; in the test also `error of N`, of the mean of N
-        drawn ways, which cost N times the looks. And the cross-entropy of one way."""
-        wrong, wrong_of_all, lost, count = 0, 0, 0.0, 0
+        drawn ways, which cost N times the looks, the error after each look but the last, and the error and the mean
+        number of looks when looking stops as soon as a class is likelier than 99 %. And the cross-entropy of one way.
+        """
+        wrong, wrong_of_all, lost, count, after = 0, 0, 0.0, 0, list[Tensor]()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for some in self._held(split, model):
-                logits = model(some.pixels).logits[:, -1]
+                looks = model(some.pixels).logits
+                logits = looks[:, -1]
+                after.append(torch.stack([(looks.argmax(-1) != some.labels[:, None]).float(), sure_of(looks)]))
                 wrong += int((logits.argmax(-1) != some.labels).sum())
                 lost += float(functional.cross_entropy(logits, some.labels, reduction="sum"))
                 count += len(some)
@@ -103,33 +108,46 @@ class Glance:
                     ways = [model(some.pixels, drawn=True).logits[:, -1].softmax(-1) for _ in range(self.rolls)]
                     wrong_of_all += int((torch.stack(ways).mean(0).argmax(-1) != some.labels).sum())
         found = {"error": 100 * wrong / count, "loss": lost / count}
-        return found | ({f"error of {self.rolls}": 100 * wrong_of_all / count} if split == "test" else {})
+        if split == "test":
+            off, sure = torch.cat(after, 1)
+            found[f"error of {self.rolls}"] = 100 * wrong_of_all / count
+            found |= {f"error after {i + 1}": 100 * float(off[:, i].mean()) for i in range(off.shape[1] - 1)}
+            stops = torch.cat([sure[:, :-1] > SURE, torch.ones(count, 1, dtype=torch.bool)], 1).float().argmax(1)
+            found["error when sure"] = 100 * float(off[torch.arange(count), stops].mean())
+            found["looks when sure"] = float(stops.float().mean()) + 1
+        return found
 
     @torch.no_grad()
     def evidence(self, model: nn.Module, split: str) -> dict[str, float]:
         """In percent, of one way to look: how often the last glimpse's middle is in the digit's box, and how often any
         glimpse's but the first, which is always in the middle. What the box covers of the canvas stands beside: a look
-        at random would be there about as often."""
-        last, some_look, covered, count = 0, 0, 0.0, 0
+        at random would be there about as often. And the error when a person mutes all but the digit's box, beside the
+        error without."""
+        sums = torch.zeros(5, dtype=torch.float64)
         for some in self._held(split, model):
-            places = model(some.pixels).places
-            middle = 0.5 * (places + 1) * (self.side - 1)
+            looks: Looks = model(some.pixels)
+            middle = 0.5 * (looks.places + 1) * (self.side - 1)
             low, high = some.boxes[:, None, :2], some.boxes[:, None, 2:]
             inside = ((middle >= low) & (middle < high)).all(-1)
-            last += int(inside[:, -1].sum())
-            some_look += int(inside[:, 1:].any(-1).sum())
-            box = (some.boxes[:, 2:] - some.boxes[:, :2]).prod(-1)
-            covered += float(box.sum()) / self.side**2
-            count += len(some)
+            box = (some.boxes[:, 2:] - some.boxes[:, :2]).prod(-1) / self.side**2
+            alone = model(some.pixels * inside_of(some.boxes, self.side)).logits
+            wrong, muted = (told[:, -1].argmax(-1) != some.labels for told in (looks.logits, alone))
+            each = (inside[:, -1], inside[:, 1:].any(-1), box, wrong, muted)
+            sums += torch.stack([one.double().sum() for one in each]).cpu()
+        last, some_look, covered, wrong, muted = (100 * sums / len(digits(split, self.folder))).tolist()
         return {
-            "last look on the digit": 100 * last / count,
-            "some look on the digit": 100 * some_look / count,
-            "box of the canvas": 100 * covered / count,
+            "last look on the digit": last,
+            "some look on the digit": some_look,
+            "box of the canvas": covered,
+            "error": wrong,
+            "error, all else muted": muted,
         }
 
     @torch.no_grad()
-    def predict(self, model: Glimpse, image: str, *, only: Sequence[str] = (), mute: Sequence[str] = ()) -> Glanced:
-        """What is on a picture of any size, and the looks that told it.
+    def predict(
+        self, model: Glimpse, image: str, *, only: Sequence[str] = (), mute: Sequence[str] = (), sure: float = 1.0
+    ) -> Glanced:
+        """What is on a picture of any size, and the looks that told it; no more looks than are needed to be `sure`.
 
         The model knows light digits on a dark ground: a picture whose edge is light is turned into its negative first.
         Marks are boxes "left, top, right, bottom" in shares of the picture: what is muted, or lies in none of those
@@ -139,7 +157,7 @@ class Glance:
         picture = light_on_dark(grey(image))
         told = masked(picture, only=only, muted=mute)
         marks = [*(f"only: {one}" for one in only), *(f"mute: {one}" for one in mute)]
-        looks: Looks = model(told[None].to(next(model.parameters()).device))
+        looks: Looks = model(told[None].to(next(model.parameters()).device), sure=sure)
         middle = Ground(picture[None], 1).middle(looks.places[0].cpu())
         return Glanced(
             picture,
@@ -166,6 +184,18 @@ class Glance:
             part = slice(first, first + AT_ONCE)
             draw = drawn_of(0, f"{split} {self.side} {self.clutter}", first)
             yield self._canvas().lay(known.pixels[part], known.labels[part], known.pixels, draw).to(device)
+
+
+def inside_of(boxes: Tensor, side: int) -> Tensor:
+    """The pixels of boxes [b, 4] on canvases of `side` pixels: bool [b, side, side]."""
+    along = torch.arange(side, device=boxes.device)
+    down, across = ((along >= boxes[:, i, None]) & (along < boxes[:, i + 2, None]) for i in (0, 1))
+    return down[:, :, None] & across[:, None]
+
+
+def sure_of(logits: Tensor) -> Tensor:
+    """The probability of the likeliest class."""
+    return logits.softmax(-1).amax(-1)
 
 
 def light_on_dark(picture: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from recuerdo.nn.grid import covered
 from recuerdo.nn.retina import Ground
 from recuerdo.read import bending
 from recuerdo.read import mute as muted
-from recuerdo.tasks.glance import drawn_of, light_on_dark
+from recuerdo.tasks.glance import drawn_of, inside_of, light_on_dark
 from recuerdo.tasks.glanced import Glanced
 from recuerdo.tasks.marking import masked, regions
 
@@ -171,10 +171,7 @@ class ReadDigits:
 
     def _boxed(self, model: Any, some: Canvases, nth: int) -> Tensor:
         """Whether, with all but the box of each canvas' nth digit muted, this digit and no other is said: [b] bool."""
-        rows = torch.arange(self.side)
-        box = some.boxes[:, nth].cpu()
-        down, across = ((rows >= box[:, i, None]) & (rows < box[:, i + 2, None]) for i in (0, 1))
-        seen = (down[:, :, None] & across[:, None]).to(some.pixels.device)
+        seen = inside_of(some.boxes[:, nth], self.side)
         out = ~self._inside(model, some)[:, nth]
         with bending(model, lambda _, reading: [muted(out)] if reading.shape[3] == out.shape[1] else ()):
             said = model(some.pixels * seen).logits[:, :, -1].argmax(-1)
