@@ -108,7 +108,7 @@ def test_reward_moves_places():
         out[side == 1, 8:12, 14:18] = 255
         return out, torch.stack([torch.zeros(count), torch.where(side == 0, -0.6, 0.6)], 1), side
 
-    for _ in range(300):
+    for _ in range(700):
         some, wanted, side = pictures(64)
         looks = model(some, drawn=True)
         reward = -(looks.places[:, 1] - wanted).square().sum(1, keepdim=True)
@@ -134,3 +134,16 @@ def test_sizes_that_cannot_be():
         Glimpse(10, looks=0)
     with pytest.raises(InputError, match="std is above 0"):
         Glimpse(10, std=0.0)
+
+
+@pytest.mark.parametrize("what", ["dense", "convolved"])
+def test_either_way_to_see_reads_the_same_squares(what):
+    model, pictures = made(what=what), torch.randint(0, 255, (4, 30, 40), dtype=torch.uint8)
+    looks = model(pictures)
+    assert looks.logits.shape == (4, 4, 10)
+    for i in range(4):
+        torch.testing.assert_close(model(pictures[i : i + 1]).logits[0], looks.logits[i], atol=1e-5, rtol=0)
+    model(pictures, drawn=True).logits.sum().backward()
+    assert all(p.grad is not None for p in model.what.parameters())
+    with pytest.raises(InputError, match="there is nothing that sees 'dimly': choose dense or convolved"):
+        made(what="dimly")

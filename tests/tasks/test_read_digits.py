@@ -62,6 +62,7 @@ def test_it_is_learned_and_judged(task, learned):
     found = task.check(learned, "valid")
     assert found["digits wrong"] < 80  # 90 is chance
     assert found == task.check(learned, "valid")  # always the same canvases
+    assert 0 < found["sums wrong"] <= found["error"]
     told = task.evidence(learned, "test")
     assert told["last look on its digit"] > 80 > told["boxes of the canvas"]
     assert 0 <= told["the boxed digit is read"] <= 100

@@ -5,9 +5,11 @@ A glimpse is `scales` squares around one place, each twice as wide as the one be
 `size` numbers: sharp in the middle, coarse around it. Nothing else of the picture is touched, so that what a look costs
 does not depend on how large the picture is.
 
-    seen  = relu(what(pixels) + where(place))         what is there, and where that is
-    state = relu(hear(seen) + remember(state))
+    seen  = relu(W [what(pixels), where(place)])      what is there, and where that is
+    state = relu(V [seen, state])
     next place ~ Normal(tanh(locate(state)), std)
+
+What is there is found by a dense layer, as in the paper, or by convolutions, which know a stroke wherever it lies.
 
 Places are hard choices, learned by REINFORCE with a baseline (Williams 1992); everything else by gradients. They are
 (down, across), from -1 at the middle of the first pixel to 1 at that of the last.
@@ -34,6 +36,27 @@ class Looks:
     baselines: Tensor
 
 
+def _dense(scales: int, size: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(scales * size * size, 128), nn.ReLU())
+
+
+def _convolved(scales: int, size: int) -> nn.Module:
+    half = -(-size // 2)
+    return nn.Sequential(
+        nn.Unflatten(1, (scales, size, size)),
+        nn.Conv2d(scales, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, 2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * half * half, 128),
+        nn.ReLU(),
+    )
+
+
+WHATS = {"dense": _dense, "convolved": _convolved}
+
+
 class Glimpse(nn.Module):
     """Pictures [b, height, width] -> Looks. Raises InputError for sizes that cannot be."""
 
@@ -46,15 +69,19 @@ class Glimpse(nn.Module):
         scales: int = 1,
         hidden: int = 256,
         std: float = 0.11,
+        what: str = "dense",
     ):
         super().__init__()
+        if what not in WHATS:
+            raise InputError(f"there is nothing that sees {what!r}: choose {' or '.join(WHATS)}")
         if min(classes, looks, size, scales, hidden) < 1 or not std > 0:
             raise InputError("classes, looks, size, scales and hidden are 1 or more, and std is above 0")
         self.looks, self.size, self.scales, self.std = looks, size, scales, std
-        self.what = nn.Sequential(nn.Linear(scales * size * size, 128), nn.ReLU(), nn.Linear(128, 256))
-        self.where = nn.Sequential(nn.Linear(2, 128), nn.ReLU(), nn.Linear(128, 256))
-        self.hear, self.remember = nn.Linear(256, hidden), nn.Linear(hidden, hidden)
-        self.locate, self.baseline = nn.Linear(hidden, 2), nn.Linear(hidden, 1)
+        self.what, self.where = WHATS[what](scales, size), nn.Sequential(nn.Linear(2, 128), nn.ReLU())
+        self.glimpse = nn.Linear(256, 256)
+        self.core = nn.Linear(256 + hidden, hidden)
+        self.locate = nn.Sequential(nn.Linear(hidden, 128), nn.ReLU(), nn.Linear(128, 2))
+        self.baseline = nn.Linear(hidden, 1)
         self.classify = nn.Linear(hidden, classes)
 
     def forward(self, pictures: Tensor, *, drawn: bool = False, sure: float = 1.0) -> Looks:
@@ -64,14 +91,13 @@ class Glimpse(nn.Module):
         if pictures.dim() != 3 or not pictures.numel():
             raise ShapeError(f"pictures are [b, height, width], one pixel or more each, not {tuple(pictures.shape)}")
         b, ground = len(pictures), Ground(pictures, self.size * 2 ** (self.scales - 1))
-        place = pictures.new_zeros(b, 2, dtype=self.locate.weight.dtype)
-        state = place.new_zeros(b, self.remember.in_features)
+        place = pictures.new_zeros(b, 2, dtype=self.core.weight.dtype)
+        state = place.new_zeros(b, self.core.out_features)
         states, places, means, moves = [], [place], [], []
         for look in range(self.looks):
-            seen = torch.relu(
-                self.what(retina(ground, place, self.size, self.scales).to(state.dtype)) + self.where(place)
-            )
-            state = torch.relu(self.hear(seen) + self.remember(state))
+            square = retina(ground, place, self.size, self.scales).to(state.dtype)
+            seen = torch.relu(self.glimpse(torch.cat([self.what(square), self.where(place)], -1)))
+            state = torch.relu(self.core(torch.cat([seen, state], -1)))
             states.append(state)
             if look + 1 == self.looks or (sure < 1 and self._sure(state) > sure):
                 break

@@ -100,12 +100,13 @@ class ReadDigits:
     @torch.no_grad()
     def check(self, model: nn.Module, split: str) -> dict[str, float]:
         """In percent, one way to look that is not drawn: `error`, canvases of which not all was said right, and for
-        digits how many of them are wrong, place by place."""
-        wrong, wrong_digits, digits_, count, lost = 0, 0, 0, 0, 0.0
+        digits how many of them are wrong, place by place, and how many sums of what was read are."""
+        wrong, wrong_digits, wrong_sums, digits_, count, lost = 0, 0, 0, 0, 0, 0.0
         for some in self._held(split, model):
             reads: Reads = model(some.pixels)
             right, counts = self._right(some.labels)
-            off = (reads.logits[:, :, -1].argmax(-1) != right) & counts
+            said = reads.logits[:, :, -1].argmax(-1)
+            off = (said != right) & counts
             wrong += int(off.any(1).sum())
             logs = reads.logits[:, :, -1].log_softmax(-1).gather(2, right[..., None])[..., 0]
             lost -= float(logs[counts].mean()) * len(some)
@@ -113,9 +114,13 @@ class ReadDigits:
                 there = some.labels >= 0
                 wrong_digits += int(off[:, : self.high][there].sum())
                 digits_ += int(there.sum())
+                read_ = (said < 10).long().cumprod(1) * said  # up to "no more"
+                wrong_sums += int((read_.sum(1) != some.labels.clamp_min(0).sum(1)).sum())
             count += len(some)
         found = {"error": 100 * wrong / count, "loss": lost / count}
-        return found | ({"digits wrong": 100 * wrong_digits / digits_} if digits_ else {})
+        if digits_:
+            found |= {"digits wrong": 100 * wrong_digits / digits_, "sums wrong": 100 * wrong_sums / count}
+        return found
 
     @torch.no_grad()
     def evidence(self, model: nn.Module, split: str) -> dict[str, float]:
