@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recuerdo.data.scenes import SIDE, Group, Named, describe, scenes
+from recuerdo.data.scenes import SIDE, Group, Named, describe, scenes, spoken_of
 from recuerdo.errors import InputError
 from recuerdo.tasks.caption import Caption
 from recuerdo.tasks.captioned import Seen
@@ -238,6 +238,37 @@ def test_a_scene_is_captioned_and_its_evidence_reckoned(monkeypatch):
         task.evidence(task.model("captioner", width=16, hidden=16, attention="none"), "valid")
 
 
+def test_boxes_say_where_the_words_for_a_thing_should_look():
+    task = Caption(batch=8, boxes=0.5)
+    batch, plain = next(task.batches(seed=2)), next(Caption(batch=8).batches(seed=2))
+    assert torch.equal(batch.pictures, plain.pictures)
+    assert torch.equal(batch.target, plain.target)
+    draw = random.Random("2 0")
+    made = scenes("train", 8, draw)
+    for i, groups in enumerate(made.groups):
+        line = describe(groups, draw)
+        named = spoken_of(line)
+        pieces = [task._cut.decode([piece]) for piece in batch.target[i].tolist()]
+        marked = [piece for piece, where in zip(pieces, batch.boxes[i], strict=True) if where.any()]
+        wanted = "".join(line[a:b] for (a, b), _ in named).replace(" ", "")
+        assert "".join(marked).replace(" ", "") == wanted
+        first = batch.boxes[i][batch.boxes[i].any(-1)][0].view(9, 9)
+        top, left, bottom, right = next(one.box for one in groups if one.what == named[0][1])
+        down, across = first.nonzero().unbind(1)
+        assert 8 * down.min() + 4 >= top
+        assert 8 * down.max() + 4 < bottom
+        assert 8 * across.min() + 4 >= left
+        assert 8 * across.max() + 4 < right
+    torch.manual_seed(0)
+    model = task.model("captioner", width=16, hidden=16, dropout=0.0)
+    parts = task.loss(model, batch)
+    weights = model.eval().alignments(batch.pictures, batch.target)["saying"]
+    share = (weights * batch.boxes).sum(-1)[batch.boxes.any(-1)]
+    assert float(parts["boxes"].detach()) == pytest.approx(-0.5 * float(share.log().mean()), abs=1e-4)
+    halves = batch.split(2)
+    assert [half.boxes.shape[:2] == half.target.shape for half in halves] == [True, True]
+
+
 def test_a_rule_leaves_other_reads_alone():
     rule, told = regions((2, 2), only=["0,0,0.5,1"], muted=["0,0,0.5,0.5"])
 
@@ -254,6 +285,8 @@ def test_a_rule_leaves_other_reads_alone():
         ({"data": "coco"}, "there is no source of captions 'coco': choose scenes, flickr8k, files"),
         ({"batch": 0}, "batch, said, beam and cells are 1 or more, side 8 or more, smoothing from 0 to below 1"),
         ({"data": "files"}, "pictures of your own are named"),
+        ({"boxes": -0.1}, "boxes is 0 or more, and 0 for photos: nobody drew boxes on them"),
+        ({"data": "flickr8k", "boxes": 0.1}, "boxes is 0 or more, and 0 for photos: nobody drew boxes on them"),
         ({"side": 64}, "scenes are read from their 72 x 72 pixels: leave side and sees away"),
         ({"sees": "dinov2"}, "scenes are read from their 72 x 72 pixels: leave side and sees away"),
     ],

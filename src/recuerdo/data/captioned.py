@@ -35,10 +35,12 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A batch: `pictures` [b, …] and one caption each, `target` [b, t], pieces padded with 0."""
+    """A batch: `pictures` [b, …] and one caption each, `target` [b, t], pieces padded with 0; `boxes` [b, t, cells]
+    bool: where what a piece names lies, nothing for a piece that names nothing."""
 
     pictures: Tensor
     target: Tensor
+    boxes: Tensor | None = None
 
     def __len__(self) -> int:
         """The pieces of the captions: the loss is the mean over these."""
@@ -52,12 +54,18 @@ class Pictures:
 
     def split(self, n: int) -> list["Pictures"]:
         """The batch as at most n batches, without padding that all of their captions have."""
-        sides = zip(self.pictures.chunk(n), self.target.chunk(n), strict=True)
-        return [Pictures(some, target[:, : int((target != PAD).sum(1).max())]) for some, target in sides]
+        found = []
+        for rows in torch.arange(len(self.target)).chunk(n):
+            target = self.target[rows]
+            long = int((target != PAD).sum(1).max())
+            boxes = None if self.boxes is None else self.boxes[rows, :long]
+            found.append(Pictures(self.pictures[rows], target[:, :long], boxes))
+        return found
 
     def to(self, device: torch.device) -> "Pictures":
         """The batch on another device."""
-        return Pictures(self.pictures.to(device), self.target.to(device))
+        boxes = None if self.boxes is None else self.boxes.to(device)
+        return Pictures(self.pictures.to(device), self.target.to(device), boxes)
 
 
 def split_of(told: Sequence[Captioned], split: str) -> list[Captioned]:

@@ -30,6 +30,7 @@ from recuerdo.nn.saying import PAD, loss_of_saying
 from recuerdo.read import Additive, Reading, read, watch
 
 ATTENTIONS = ("soft", "hard", "none")
+LEAST = 1e-9  # of a share whose logarithm is taken
 UNDECIDED = 0.01  # what an entropy of 1 is worth to a drawn look, in log-probability (the paper's entropy term)
 
 
@@ -131,15 +132,27 @@ class Captioner(nn.Module):
         states, _, _ = self._all(told, self.begin(pictures))
         return functional.linear(states[told != PAD], self.table)
 
-    def loss(self, pictures: Tensor, told: Tensor, target: Tensor, *, smoothing: float = 0.0) -> dict[str, Tensor]:
+    def loss(
+        self,
+        pictures: Tensor,
+        told: Tensor,
+        target: Tensor,
+        *,
+        smoothing: float = 0.0,
+        boxes: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Of each piece of the target [b, t] given those `told` before it: its cross-entropy, and what the looks cost;
-        means over pieces that are no padding."""
+        means over pieces that are no padding. `boxes` [b, t, cells] bool: where the looks of a piece should be; that
+        they are costs minus the logarithm of their share there, the mean over pieces that have such a place."""
         states, looks, rows = self._all(told, self.begin(pictures))
         there = target != PAD
         parts = {"piece": loss_of_saying(states[there], self.table, target[there], smoothing=smoothing)}
         if self.attention == "none":
             return parts
         weights = torch.stack([look.weights for look in looks], 1)
+        if boxes is not None:
+            inside = (weights * boxes).sum(-1)[boxes.any(-1)]
+            parts["boxes"] = -inside.clamp_min(LEAST).log().mean()
         if self.evenly:
             read_ = (weights * there[..., None]).sum(1)
             parts["evenly"] = self.evenly * (1 - read_).square().mean()
@@ -149,7 +162,7 @@ class Captioner(nn.Module):
             expected = self.baseline(rows.detach())[..., 0].float()
             gain = (reward - expected).detach()
             log_prob = torch.stack([look.log_prob for look in looks if look.log_prob is not None], 1)
-            entropy = -(weights * weights.clamp_min(1e-9).log()).sum(-1)
+            entropy = -(weights * weights.clamp_min(LEAST).log()).sum(-1)
             parts["looks"] = -(self.reward * log_prob * gain + UNDECIDED * entropy)[there].mean()
             parts["baseline"] = functional.mse_loss(expected[there], reward[there])
         return parts
@@ -206,8 +219,6 @@ class Captioner(nn.Module):
         if self.attention == "none":
             return Look(said.values[:, 0].mean(1), state.new_zeros(len(state), 0))
         reading = self.look(state, said.keys, said.values)
-        if self.attention == "soft" and not self.evenly:
-            return Look(reading.mixed[:, 0, 0], state.new_zeros(len(state), 0))
         weights = reading.weights[:, :][:, 0, 0]
         if self.attention == "soft":
             return Look(reading.mixed[:, 0, 0], weights)
@@ -215,4 +226,4 @@ class Captioner(nn.Module):
             return Look(said.values[:, 0][torch.arange(len(state)), weights.argmax(-1)], weights)
         at = torch.multinomial(weights.detach().float(), 1)
         taken = said.values[:, 0].gather(1, at[..., None].expand(-1, -1, said.values.shape[3]))[:, 0]
-        return Look(taken, weights, weights.gather(1, at)[:, 0].clamp_min(1e-9).log())
+        return Look(taken, weights, weights.gather(1, at)[:, 0].clamp_min(LEAST).log())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from recuerdo.data.captioned import Captioned, Pictures, captioned, split_of
 from recuerdo.data.parallel import padded
 from recuerdo.data.pictures import colours, resized
-from recuerdo.data.scenes import SIDE, Scenes, describe, scenes
+from recuerdo.data.scenes import SIDE, Scenes, describe, scenes, spoken_of
 from recuerdo.data.sources import data_folder
 from recuerdo.data.subwords import Subwords
 from recuerdo.data.wording import Worded
@@ -21,10 +21,11 @@ from recuerdo.errors import InputError
 from recuerdo.metrics.texts import caption_scores
 from recuerdo.models.captioner import Captioner
 from recuerdo.nn.decoding import Line, beam, greedy
+from recuerdo.nn.grid import within
 from recuerdo.read import bending
 from recuerdo.tasks.aligned import of_words, owning
 from recuerdo.tasks.captioned import Seen
-from recuerdo.tasks.marking import regions
+from recuerdo.tasks.marking import box, regions
 from recuerdo.tasks.scened import follows, held, judged, pointed, share
 
 MODELS = {"captioner": Captioner}
@@ -46,7 +47,8 @@ class Caption:
     that turns pictures into cells and stays as it is, "" = the captioner's own convolutions over `side` x `side`
     pixels; whoever composes a run puts that model's cells here, as `see`. `cells`: down and across, of a vision model,
     and `features`: how wide they are, 0 = ask it. `pieces` subwords, learned from the captions; `batch` pictures,
-    a caption each; a caption has at most `said` pieces. `smoothing`, `beam` and `alpha` as in
+    a caption each; a caption has at most `said` pieces. `boxes`: how much it counts that the words for a thing look at
+    its box, where boxes are known, as in scenes (0: nobody tells). `smoothing`, `beam` and `alpha` as in
     `recuerdo.tasks.translate`; `subwords`: those to use instead of learned ones.
 
     Raises InputError for what cannot be.
@@ -62,6 +64,7 @@ class Caption:
     pieces: int = 400
     batch: int = 64
     said: int = 40
+    boxes: float = 0.0
     smoothing: float = 0.0
     beam: int = 3
     alpha: float = 1.0
@@ -73,6 +76,8 @@ class Caption:
             raise InputError(f"there is no source of captions {self.data!r}: choose {', '.join(SOURCES)}")
         if min(self.batch, self.said, self.beam, self.cells) < 1 or self.side < 8 or not 0 <= self.smoothing < 1:
             raise InputError("batch, said, beam and cells are 1 or more, side 8 or more, smoothing from 0 to below 1")
+        if self.boxes < 0 or (self.boxes and self.data != "scenes"):
+            raise InputError("boxes is 0 or more, and 0 for photos: nobody drew boxes on them")
         if self.data == "files" and not (self.subwords or (self.captions and self.folder)):
             raise InputError('pictures of your own are named: captions = "captions.csv" and folder = "images"')
         if self.data == "scenes" and (self.side != SIDE or self.sees):
@@ -93,25 +98,23 @@ class Caption:
         """Batches without end; which pictures and captions come at a step depends on the seed and the step alone."""
         step = start
         while True:
-            draw = random.Random(f"{seed} {step}")
             if self.data == "scenes":
-                made = scenes("train", self.batch, draw)
-                pictures, said = made.pixels, [describe(groups, draw) for groups in made.groups]
+                yield self._drawn(random.Random(f"{seed} {step}"))
             else:
                 # A round over all pairs of picture and caption, then the next in another order.
                 every = [(i, caption) for i, one in enumerate(self._there("train")) for caption in one.captions]
                 each = max(1, len(every) // self.batch)
                 random.Random(f"{seed} round {step // each}").shuffle(every)
                 some = every[step % each * self.batch :][: self.batch]
-                pictures = self._seen("train")[[i for i, _ in some]]
-                said = [caption for _, caption in some]
-            ids = [row[-self.said :] if len(row) > self.said else row for row in self._cut.encode(list(map(low, said)))]
-            yield Pictures(pictures, padded(ids))
+                ids = self._ids([low(caption) for _, caption in some])
+                yield Pictures(self._seen("train")[[i for i, _ in some]], padded(ids))
             step += 1
 
     def loss(self, model: Model, batch: Pictures) -> dict[str, Tensor]:
         """What each piece of a caption costs given those before it, and what the looks cost."""
-        return model.loss(batch.pictures, batch.told, batch.target, smoothing=self.smoothing)
+        told = {"smoothing": self.smoothing} | ({} if batch.boxes is None else {"boxes": batch.boxes})
+        parts = model.loss(batch.pictures, batch.told, batch.target, **told)
+        return parts | ({"boxes": self.boxes * parts["boxes"]} if "boxes" in parts else {})
 
     @torch.no_grad()
     def check(self, model: Model, split: str) -> dict[str, float]:
@@ -192,6 +195,27 @@ class Caption:
         return steered.marked(marks, plain)
 
     # ------------------------------------------------------------------------------------------------ what is behind it
+
+    def _drawn(self, draw: random.Random) -> Pictures:
+        """A batch of scenes, each with a true sentence and, where they count, the boxes of what that names."""
+        made = scenes("train", self.batch, draw)
+        said = [describe(groups, draw) for groups in made.groups]
+        target = padded(self._ids(said))
+        if not self.boxes:
+            return Pictures(made.pixels, target)
+        grid = self._grid(made.pixels)
+        boxes = torch.zeros(*target.shape, grid[0] * grid[1], dtype=torch.bool)
+        for i, (line, groups) in enumerate(zip(said, made.groups, strict=True)):
+            ends, cells = self._cut.ends(line), {one.what: within(box(share(one.box)), *grid) for one in groups}
+            for (start, end), what in spoken_of(line):
+                for piece, last in enumerate(ends[: target.shape[1]]):
+                    if start <= last < end:
+                        boxes[i, piece] = cells[what]
+        return Pictures(made.pixels, target, boxes)
+
+    def _ids(self, said: Sequence[str]) -> list[list[int]]:
+        """The pieces of captions, of a long one the last."""
+        return [row[-self.said :] for row in self._cut.encode(said)]
 
     def _lines(self, model: Model, pictures: Tensor, wide: int) -> list[Line]:
         pictures = pictures.to(next(model.parameters()).device)
