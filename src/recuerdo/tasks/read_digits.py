@@ -126,10 +126,11 @@ class ReadDigits:
     def evidence(self, model: nn.Module, split: str) -> dict[str, float]:
         """In percent: how often the last look at a digit has its middle in that digit's box, beside what the boxes
         cover of the canvas; and, with all but one digit's box muted, neither seen nor looked at, how often that digit
-        alone is said. Raises InputError for sums."""
+        is said first, and how often nothing after it (no look may go elsewhere, so it is mostly said again). Raises
+        InputError for sums."""
         if self.says == "sum":
             raise InputError("a sum says no digit by itself: there is nothing to compare its looks with")
-        on, followed, all_ = 0, 0, 0
+        on, followed, alone, all_ = 0, 0, 0, 0
         for some in self._held(split, model):
             there = some.labels >= 0
             middle = 0.5 * (model(some.pixels).places[:, : self.high, -1] + 1) * (self.side - 1)
@@ -137,12 +138,16 @@ class ReadDigits:
             on += int((inside & there).sum())
             all_ += int(there.sum())
             for nth in range(self.high):
-                followed += int((self._boxed(model, some, nth) & there[:, nth]).sum())
+                said = self._boxed(model, some, nth)
+                first = (said[:, 0] == some.labels[:, nth]) & there[:, nth]
+                followed += int(first.sum())
+                alone += int((first & (said[:, 1] == 10)).sum())
         covered_ = 100 * self.high * (28 / self.side) ** 2
         return {
             "last look on its digit": 100 * on / all_,
             "boxes of the canvas": min(100.0, covered_),
             "the boxed digit is read": 100 * followed / all_,
+            "and nothing after it": 100 * alone / all_,
         }
 
     @torch.no_grad()
@@ -175,12 +180,11 @@ class ReadDigits:
     # ------------------------------------------------------------------------------------------------ what is behind it
 
     def _boxed(self, model: Any, some: Canvases, nth: int) -> Tensor:
-        """Whether, with all but the box of each canvas' nth digit muted, this digit and no other is said: [b] bool."""
+        """What is said when all but the box of each canvas' nth digit is muted: [b, answers]."""
         seen = inside_of(some.boxes[:, nth], self.side)
         out = ~self._inside(model, some)[:, nth]
         with bending(model, lambda _, reading: [muted(out)] if reading.shape[3] == out.shape[1] else ()):
-            said = model(some.pixels * seen).logits[:, :, -1].argmax(-1)
-        return (said[:, 0] == some.labels[:, nth]) & (said[:, 1] == 10)
+            return model(some.pixels * seen).logits[:, :, -1].argmax(-1)
 
     def _inside(self, model: Any, some: Canvases) -> Tensor:
         """Which cells of the coarse look lie in the box of each digit: [b, n, cells] bool."""
