@@ -108,6 +108,7 @@ def test_marks_are_obeyed(task, model, picture):
     assert seen.marks == ("only: 0.5,0,1,1",)
     assert torch.tensor(seen.weights).view(-1, 4, 4)[:, :, :2].abs().max() == 0
     assert "without the marks: green then blue" in seen.text()
+    assert '<div class="mark only" style="left: 50%; top: 0%; width: 50%; height: 100%"></div>' in seen.html()
     muted = task.predict(model, picture, mute=("0,0,0.5,1",))
     assert muted.words == seen.words
     more = task.predict(model, picture, boost=("0,0,0.5,1",))
@@ -236,6 +237,17 @@ def test_a_scene_is_captioned_and_its_evidence_reckoned(monkeypatch):
     assert set(task.carries()) == {"subwords"}
     with pytest.raises(InputError, match="this captioner has no attention: there is nothing to compare"):
         task.evidence(task.model("captioner", width=16, hidden=16, attention="none"), "valid")
+
+
+def test_a_long_caption_keeps_its_beginning_and_its_end(task):
+    short = Caption(batch=8, boxes=0.5, said=6)
+    batch, whole = next(short.batches(seed=2)), next(Caption(batch=8, boxes=0.5).batches(seed=2))
+    assert batch.target.shape[1] == 6
+    for some, all_, boxes, every in zip(batch.target, whole.target, batch.boxes, whole.boxes, strict=True):
+        assert torch.equal(some[:5], all_[:5])
+        assert some[5] == 2
+        assert torch.equal(boxes[:5], every[:5])
+        assert not boxes[5].any()
 
 
 def test_boxes_say_where_the_words_for_a_thing_should_look():

@@ -1,10 +1,8 @@
 """Glancing: made-up digits are learned in seconds, what is shown is what was seen, and any picture ends in an answer or
 one line."""
 
-import gzip
 import json
 import re
-import struct
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from recuerdo.nn.retina import Ground
 from recuerdo.tasks.glance import Glance
 from recuerdo.train.fit import fit
 from recuerdo.train.optimise import Pace
+from tests.tasks.idx import write_idx
 
 SMALL = {"looks": 3, "size": 6, "scales": 2, "hidden": 64}
 
@@ -36,9 +35,7 @@ def folder(tmp_path_factory):
     here = tmp_path_factory.mktemp("mnist")
     for name, count in (("train", 400), ("t10k", 80)):
         pixels, labels = stripes(count, count)
-        for kind, told in (("images-idx3", pixels), ("labels-idx1", labels)):
-            head = bytes([0, 0, 8, told.ndim]) + struct.pack(f">{told.ndim}I", *told.shape)
-            (here / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + told.tobytes()))
+        write_idx(here, name, pixels, labels)
     return here
 
 
@@ -82,6 +79,9 @@ def test_looking_stops_when_it_is_sure(task, learned, tmp_path):
     Image.fromarray(some.pixels[0].numpy()).save(tmp_path / "a.png")
     assert len(task.predict(learned, str(tmp_path / "a.png"), sure=first - 1e-4).places) == 1
     assert len(task.predict(learned, str(tmp_path / "a.png")).places) == 3
+    for sure in (0.0, 1.5):
+        with pytest.raises(InputError, match="a model is sure with a probability above 0 and up to 1, not"):
+            task.predict(learned, str(tmp_path / "a.png"), sure=sure)
 
 
 def test_a_muted_part_is_black(task, learned, tmp_path):

@@ -1,8 +1,6 @@
 """Reading several digits: made-up ones are learned in seconds, boxes are obeyed, and any picture ends in an answer."""
 
-import gzip
 import json
-import struct
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from recuerdo.tasks import read_digits
 from recuerdo.tasks.read_digits import ReadDigits
 from recuerdo.train.fit import fit
 from recuerdo.train.optimise import Pace
+from tests.tasks.idx import write_idx
 
 SMALL = {"looks": 1, "size": 14, "scales": 2, "width": 16, "hidden": 64}
 
@@ -29,9 +28,7 @@ def folder(tmp_path_factory):
         labels = draw.integers(0, 10, count).astype(np.uint8)
         pixels = np.zeros((count, 28, 28), np.uint8)
         pixels[:, 4:24, 4:24] = 220 * patterns[labels]
-        for kind, told in (("images-idx3", pixels), ("labels-idx1", labels)):
-            head = bytes([0, 0, 8, told.ndim]) + struct.pack(f">{told.ndim}I", *told.shape)
-            (here / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + told.tobytes()))
+        write_idx(here, name, pixels, labels)
     return here
 
 
@@ -149,6 +146,8 @@ def test_a_picture_is_read_and_a_box_obeyed(task, learned, tmp_path):
     assert len(seen.places) == len(told) + 1
     assert json.loads(json.dumps(seen.as_json()))["answer"] == seen.answer
     assert "no more" in seen.text()
+    assert "4 x 4 pixels as one" in seen.html()  # the page does not claim that nothing else was seen
+    assert "Nothing else was." not in seen.html()
     assert seen.html().count("<figure>") >= len(seen.places)
     top, left, bottom, right = (batch.boxes[row, 0].float() / 76).tolist()
     boxed = task.predict(learned, str(tmp_path / "a.png"), only=(f"{left},{top},{right},{bottom}",))

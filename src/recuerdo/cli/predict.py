@@ -65,7 +65,11 @@ def predict(
         ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Look at nothing but this box of the picture (repeatable).")
+        list[str] | None,
+        typer.Option(
+            "--only",
+            help="Look at nothing but this box of the picture, left,top,right,bottom in shares of it (repeatable).",
+        ),
     ] = None,
     sure: Annotated[
         float | None,

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recuerdo.data.parallel import lines
-from recuerdo.data.subwords import BEGIN, PAD
+from recuerdo.data.parallel import before, lines
+from recuerdo.data.subwords import PAD
 from recuerdo.errors import InputError
 
 PARTS = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
@@ -49,8 +49,7 @@ class Pictures:
     @property
     def told(self) -> Tensor:
         """What stands before each piece of a caption, [b, t]: begin, then all but the last."""
-        before = torch.cat([torch.full_like(self.target[:, :1], BEGIN), self.target[:, :-1]], 1)
-        return before.masked_fill(self.target == PAD, PAD)
+        return before(self.target)
 
     def split(self, n: int) -> list["Pictures"]:
         """The batch as at most n batches, without padding that all of their captions have."""

@@ -126,8 +126,7 @@ class Bilingual:
     @property
     def told(self) -> Tensor:
         """What stands before each piece of the target, [b, t]: begin, then all but the last."""
-        before = torch.cat([torch.full_like(self.target[:, :1], BEGIN), self.target[:, :-1]], 1)
-        return before.masked_fill(self.target == PAD, PAD)
+        return before(self.target)
 
     def split(self, n: int) -> list["Bilingual"]:
         """The batch as at most n batches, without padding that all of their pairs have."""
@@ -145,6 +144,12 @@ class Bilingual:
         """The batch on another device."""
         links = None if self.links is None else self.links.to(device)
         return Bilingual(self.source.to(device), self.target.to(device), links)
+
+
+def before(target: Tensor) -> Tensor:
+    """What stands before each piece of targets [b, t]: begin, then all but the last."""
+    told = torch.cat([torch.full_like(target[:, :1], BEGIN), target[:, :-1]], 1)
+    return told.masked_fill(target == PAD, PAD)
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +97,19 @@ class Caption:
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Pictures]:
         """Batches without end; which pictures and captions come at a step depends on the seed and the step alone."""
-        step = start
-        while True:
-            if self.data == "scenes":
+        if self.data == "scenes":
+            for step in count(start):
                 yield self._drawn(random.Random(f"{seed} {step}"))
-            else:
-                # A round over all pairs of picture and caption, then the next in another order.
-                every = [(i, caption) for i, one in enumerate(self._there("train")) for caption in one.captions]
-                each = max(1, len(every) // self.batch)
-                random.Random(f"{seed} round {step // each}").shuffle(every)
-                some = every[step % each * self.batch :][: self.batch]
-                ids = self._ids([low(caption) for _, caption in some])
-                yield Pictures(self._seen("train")[[i for i, _ in some]], padded(ids))
-            step += 1
+        # A round over all pairs of picture and caption, then the next in another order.
+        pairs = [(i, low(caption)) for i, one in enumerate(self._there("train")) for caption in one.captions]
+        each, turn, every = max(1, len(pairs) // self.batch), -1, pairs
+        for step in count(start):
+            if step // each != turn:
+                turn, every = step // each, list(pairs)
+                random.Random(f"{seed} round {turn}").shuffle(every)
+            some = every[step % each * self.batch :][: self.batch]
+            ids = self._ids([caption for _, caption in some])
+            yield Pictures(self._seen("train")[[i for i, _ in some]], padded(ids))
 
     def loss(self, model: Model, batch: Pictures) -> dict[str, Tensor]:
         """What each piece of a caption costs given those before it, and what the looks cost."""
@@ -120,10 +121,11 @@ class Caption:
     def check(self, model: Model, split: str) -> dict[str, float]:
         """Of scenes, in percent: `error`, captions with a fact that is false or that no grammar knows, and the facts of
         each kind that are true, on combinations of count, colour and shape that training never saw; the test also
-        tells of pairs of colour and shape that it never saw in any number. Of photos:
-        `error` = 100 - CIDEr-D (times 10 in the papers' tables), and BLEU-1 to -4, METEOR's exact and stem matches,
-        ROUGE-L against all captions of people; the test says them by beam search, beside the captions of the training
-        picture that is most alike.
+        tells of pairs of colour and shape that it never saw in any number.
+
+        Of photos: `error` = 100 - CIDEr-D, of which 100 is what tables call 1.0; and BLEU-1 to -4, METEOR's exact and
+        stem matches, ROUGE-L, against all captions of people. The test says them by beam search, beside the captions
+        of the training picture that is most alike.
         """
         if self.data == "scenes":
             made = held(split)
@@ -208,14 +210,14 @@ class Caption:
         for i, (line, groups) in enumerate(zip(said, made.groups, strict=True)):
             ends, cells = self._cut.ends(line), {one.what: within(box(share(one.box)), *grid) for one in groups}
             for (start, end), what in spoken_of(line):
-                for piece, last in enumerate(ends[: target.shape[1]]):
+                for piece, last in enumerate(ends[: self.said - 1]):
                     if start <= last < end:
                         boxes[i, piece] = cells[what]
         return Pictures(made.pixels, target, boxes)
 
     def _ids(self, said: Sequence[str]) -> list[list[int]]:
-        """The pieces of captions, of a long one the last."""
-        return [row[-self.said :] for row in self._cut.encode(said)]
+        """The pieces of captions, of a long one the first, and the end."""
+        return [[*row[:-1][: self.said - 1], row[-1]] for row in self._cut.encode(said)]
 
     def _lines(self, model: Model, pictures: Tensor, wide: int) -> list[Line]:
         pictures = pictures.to(next(model.parameters()).device)

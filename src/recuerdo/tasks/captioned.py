@@ -25,6 +25,9 @@ p {{ color: #666; font-size: .85rem; max-width: 50rem }}
 .seen img {{ display: block; width: 100%; image-rendering: {rendering} }}
 .seen .heat {{ position: absolute; inset: 0; display: grid;
   grid-template: repeat({rows}, 1fr) / repeat({columns}, 1fr) }}
+.mark {{ position: absolute; border: 2px dashed; pointer-events: none }}
+.only, .boost {{ color: #4fc3f7 }}
+.mute {{ color: #e57373 }}
 figure {{ margin: 0 1rem 1rem 0; display: inline-block; vertical-align: top; width: {small}px }}
 figure .seen {{ width: {small}px }}
 figcaption {{ font-size: .9rem; color: #444 }}
@@ -32,7 +35,7 @@ figcaption {{ font-size: .9rem; color: #444 }}
 <h1>{said}</h1>
 {before}
 <div class="seen" id="large">
-<img id="picture" src="data:image/png;base64,{picture}" alt="the picture"><div class="heat"></div></div>
+<img id="picture" src="data:image/png;base64,{picture}" alt="the picture"><div class="heat"></div>{boxes}</div>
 <p>Point at a word: where the picture stays bright is what the word read, exact to the cell. {marks}</p>
 <div id="story"></div>
 <script type="application/json" id="maps">{maps}</script>
@@ -127,7 +130,8 @@ class Seen:
             title=escape(" ".join(self.words)),
             said=said,
             before=before,
-            marks=escape("; ".join(self.marks)),
+            marks=escape(f"Marks: {'; '.join(self.marks)}." if self.marks else ""),
+            boxes="".join(map(_outline, self.marks)),
             shown=shown,
             small=shown // 4,
             rendering="pixelated" if max(self.picture.shape[1:]) < WIDE // 2 else "auto",
@@ -142,3 +146,11 @@ class Seen:
         most = max(self.weights[word]) or 1.0
         cells = self.weights[word][row * self.grid[1] :][: self.grid[1]]
         return "".join(SHADES[round(share / most * (len(SHADES) - 1))] for share in cells)
+
+
+def _outline(mark: str) -> str:
+    """The box of a mark such as "only: 0,0,0.5,1", to be laid over the picture."""
+    what, _, box = mark.partition(": ")
+    left, top, right, bottom = (100 * float(edge) for edge in box.split(","))
+    place = f"left: {left:g}%; top: {top:g}%; width: {right - left:g}%; height: {bottom - top:g}%"
+    return f'<div class="mark {what}" style="{place}"></div>'

@@ -100,7 +100,8 @@ class Glance:
             for some in self._held(split, model):
                 looks = model(some.pixels).logits
                 logits = looks[:, -1]
-                after.append(torch.stack([(looks.argmax(-1) != some.labels[:, None]).float(), sure_of(looks)]))
+                sure = looks.softmax(-1).amax(-1)
+                after.append(torch.stack([(looks.argmax(-1) != some.labels[:, None]).float(), sure]).cpu())
                 wrong += int((logits.argmax(-1) != some.labels).sum())
                 lost += float(functional.cross_entropy(logits, some.labels, reduction="sum"))
                 count += len(some)
@@ -151,9 +152,11 @@ class Glance:
 
         The model knows light digits on a dark ground: a picture whose edge is light is turned into its negative first.
         Marks are boxes "left, top, right, bottom" in shares of the picture: what is muted, or lies in none of those
-        that `only` names, is black to the model. Raises InputError for a picture that cannot be read, and for boxes
-        that hold nothing.
+        that `only` names, is black to the model. Raises InputError for a picture that cannot be read, for boxes that
+        hold nothing, and for a probability that is none.
         """
+        if not 0 < sure <= 1:
+            raise InputError(f"a model is sure with a probability above 0 and up to 1, not {sure}: give 0.95")
         picture = light_on_dark(grey(image))
         told = masked(picture, only=only, muted=mute)
         marks = [*(f"only: {one}" for one in only), *(f"mute: {one}" for one in mute)]
@@ -191,11 +194,6 @@ def inside_of(boxes: Tensor, side: int) -> Tensor:
     along = torch.arange(side, device=boxes.device)
     down, across = ((along >= boxes[:, i, None]) & (along < boxes[:, i + 2, None]) for i in (0, 1))
     return down[:, :, None] & across[:, None]
-
-
-def sure_of(logits: Tensor) -> Tensor:
-    """The probability of the likeliest class."""
-    return logits.softmax(-1).amax(-1)
 
 
 def light_on_dark(picture: Tensor) -> Tensor:

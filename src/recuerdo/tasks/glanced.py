@@ -30,7 +30,7 @@ polyline {{ stroke-dasharray: 3 3; opacity: .7 }}
 <h1>{title}</h1>
 <figure><svg viewBox="0 0 {width} {height}" width="{shown}" role="img" aria-label="{title}">
 <image id="picture" href="data:image/png;base64,{picture}" width="{width}" height="{height}"/>{path}{looks}</svg>
-<figcaption>One glimpse after the other: the squares are what was seen, finer inside. Nothing else was.</figcaption>
+<figcaption>One glimpse after the other: the squares are what was seen, finer inside. {rest}</figcaption>
 </figure>
 <div>{story}</div></html>
 """
@@ -41,6 +41,7 @@ class Glanced:
     """`picture` [height, width] uint8 as the model saw it. Of each look: its middle pixel (down, across) in `places`,
     and the probability of each class after it, in `chances`. A look has squares of so many pixels: `squares`, the
     smallest first. `each`: so many looks lead to an answer, of which the last class is "no more"; 0 = all lead to one.
+    `coarse`: beside the looks all of the picture was seen, so many pixels down and across averaged (0 = nothing of it).
     `marks` that were obeyed."""
 
     picture: Tensor
@@ -48,6 +49,7 @@ class Glanced:
     chances: tuple[tuple[float, ...], ...]
     squares: tuple[int, ...]
     each: int = 0
+    coarse: int = 0
     marks: tuple[str, ...] = ()
 
     @property
@@ -82,6 +84,7 @@ class Glanced:
             "marks": list(self.marks),
             "size": list(self.picture.shape),
             "looked_at": self.looked_at,
+            "coarse": self.coarse,
             "looks": [
                 {
                     "middle": list(place),
@@ -116,6 +119,7 @@ class Glanced:
             height=height,
             shown=WIDE,
             picture=b64encode(png(self.picture)).decode(),
+            rest=self._rest,
             path=f'<polyline points="{path}"/>',
             looks=looks,
             round=f"{SECONDS * count:g}",
@@ -127,11 +131,19 @@ class Glanced:
     @property
     def _title(self) -> str:
         said = "nothing" if self.answer == "" else self.answer
+        looks = "sharp looks" if self.coarse else "looks"
         marked = "".join(f", {mark}" for mark in self.marks)
         return (
-            f"{said} ({100 * self.chance:.1f} %){marked}, after {len(self.places)} looks at "
+            f"{said} ({100 * self.chance:.1f} %){marked}, after {len(self.places)} {looks} at "
             f"{100 * self.looked_at:.2g} % of {self.picture.shape[1]} x {self.picture.shape[0]} pixels"
         )
+
+    @property
+    def _rest(self) -> str:
+        """What else of the picture was seen."""
+        if not self.coarse:
+            return "Nothing else was."
+        return f"Of the rest the model saw {self.coarse} x {self.coarse} pixels as one, to find where to look."
 
     def _told(self, number: int) -> str:
         """A look of the story: the picture around it, and what was thought after it."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 from recuerdo.data.digits import Canvas, Canvases, digits
 from recuerdo.data.pictures import grey
 from recuerdo.errors import InputError
-from recuerdo.models.glimpses import Glimpses, Reads
+from recuerdo.models.glimpses import COARSE, Glimpses, Reads
 from recuerdo.nn.grid import covered
 from recuerdo.nn.retina import Ground
 from recuerdo.read import bending
@@ -173,8 +173,9 @@ class ReadDigits:
             tuple((int(down), int(across)) for down, across in middle),
             tuple(map(tuple, each[:answers].flatten(0, 1).tolist())),
             tuple(model.size * 2**scale for scale in range(model.scales)),
-            model.looks if self.says == "digits" else 0,
-            tuple(marks),
+            each=model.looks if self.says == "digits" else 0,
+            coarse=COARSE,
+            marks=tuple(marks),
         )
 
     # ------------------------------------------------------------------------------------------------ what is behind it
