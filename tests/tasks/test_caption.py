@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from recuerdo.data.captioned import Pictures
 from recuerdo.data.scenes import SIDE, Group, Named, describe, scenes, spoken_of
 from recuerdo.errors import InputError
 from recuerdo.tasks.caption import Caption
@@ -233,7 +234,12 @@ def test_a_scene_is_captioned_and_its_evidence_reckoned(monkeypatch):
     assert found["error"] == 100.0
     assert found["sentences"] <= 6
     told = task.evidence(model, "valid")
-    assert set(told) == {"words on their thing", "box of the picture", "captions that follow the box"}
+    assert set(told) == {
+        "words on their thing",
+        "box of the picture",
+        "captions that follow the box",
+        "and are true",
+    }
     assert set(task.carries()) == {"subwords"}
     with pytest.raises(InputError, match="this captioner has no attention: there is nothing to compare"):
         task.evidence(task.model("captioner", width=16, hidden=16, attention="none"), "valid")
@@ -281,6 +287,33 @@ def test_boxes_say_where_the_words_for_a_thing_should_look():
     assert [half.boxes.shape[:2] == half.target.shape for half in halves] == [True, True]
 
 
+def test_marks_can_train():
+    """Where all but a group's box is muted the sentence is about that group, and nothing of the loss depends on what
+    lies outside."""
+    task = Caption(batch=16, marked=0.5, boxes=0.1)
+    batch = next(task.batches(seed=4))
+    marked = batch.out.any(-1)
+    assert 3 <= marked.sum() <= 13
+    assert torch.equal(batch.boxes[marked].any(1), ~batch.out[marked])  # its words are told to look where they may
+    torch.manual_seed(0)
+    model = task.model("captioner", width=16, hidden=16, dropout=0.0)
+    only = Pictures(*(part[marked] for part in (batch.pictures, batch.target, batch.boxes, batch.out)))
+    pixels = only.pictures.float().requires_grad_()
+    parts = task.loss(model, Pictures(pixels, only.target, only.boxes, only.out))
+    (slope,) = torch.autograd.grad(sum(parts.values()), pixels)
+    assert slope.abs().sum() > 0
+    for rows, out in zip(slope.abs().sum(1), only.out.view(-1, 9, 9), strict=True):
+        down, across = (~out).nonzero().unbind(1)
+        reach = rows.clone()  # a cell sees 11 pixels beyond its 8 x 8 to the right and below, 12 to the left and above
+        reach[
+            max(0, 8 * down.min() - 16) : 8 * down.max() + 24, max(0, 8 * across.min() - 16) : 8 * across.max() + 24
+        ] = 0
+        assert reach.max() < 1e-9 * slope.max() + 1e-12
+    plain = next(Caption(batch=16).batches(seed=4))
+    assert plain.out is None
+    assert [part.out.shape[0] for part in batch.split(2)] == [8, 8]
+
+
 def test_a_rule_leaves_other_reads_alone():
     rule, told = regions((2, 2), only=["0,0,0.5,1"], muted=["0,0,0.5,0.5"])
 
@@ -298,6 +331,8 @@ def test_a_rule_leaves_other_reads_alone():
         ({"batch": 0}, "batch, said, beam and cells are 1 or more, side 8 or more, smoothing from 0 to below 1"),
         ({"data": "files"}, "pictures of your own are named"),
         ({"boxes": -0.1}, "boxes is 0 or more, and 0 for photos: nobody drew boxes on them"),
+        ({"marked": 1.5}, "marked is a share of scenes, 0 to 1, and 0 for photos"),
+        ({"data": "flickr8k", "marked": 0.5}, "marked is a share of scenes, 0 to 1, and 0 for photos"),
         ({"data": "flickr8k", "boxes": 0.1}, "boxes is 0 or more, and 0 for photos: nobody drew boxes on them"),
         ({"side": 64}, "scenes are read from their 72 x 72 pixels: leave side and sees away"),
         ({"sees": "dinov2"}, "scenes are read from their 72 x 72 pixels: leave side and sees away"),

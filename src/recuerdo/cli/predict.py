@@ -91,7 +91,7 @@ def predict(
         raise InputError(f"{out.name} is neither .html nor .json: these can be written")
     words: dict[str, Any] = {}
     if lines is not None:
-        if any(x is not None for x in (text, text_file, image, story, question, boost, mute, only)):
+        if any(x is not None for x in (text, text_file, image, story, question, boost, mute, only, sure)):
             raise InputError("--lines stands alone: leave texts, stories and marks away")
         _say(run, lines, out, as_json=as_json)
         return
@@ -109,7 +109,7 @@ def predict(
         if (
             "text" not in words
             or out is not None
-            or any((image, story, question, boost, mute, only))
+            or any((image, story, question, boost, mute, only, sure))
             or (stream and as_json)
         ):
             raise InputError(

@@ -36,11 +36,13 @@ class Captioned:
 @dataclass(frozen=True)
 class Pictures:
     """A batch: `pictures` [b, …] and one caption each, `target` [b, t], pieces padded with 0; `boxes` [b, t, cells]
-    bool: where what a piece names lies, nothing for a piece that names nothing."""
+    bool: where what a piece names lies, nothing for a piece that names nothing; `out` [b, cells] bool: what a person
+    muted, nothing where the caption is of the whole picture."""
 
     pictures: Tensor
     target: Tensor
     boxes: Tensor | None = None
+    out: Tensor | None = None
 
     def __len__(self) -> int:
         """The pieces of the captions: the loss is the mean over these."""
@@ -58,13 +60,15 @@ class Pictures:
             target = self.target[rows]
             long = int((target != PAD).sum(1).max())
             boxes = None if self.boxes is None else self.boxes[rows, :long]
-            found.append(Pictures(self.pictures[rows], target[:, :long], boxes))
+            out = None if self.out is None else self.out[rows]
+            found.append(Pictures(self.pictures[rows], target[:, :long], boxes, out))
         return found
 
     def to(self, device: torch.device) -> "Pictures":
         """The batch on another device."""
         boxes = None if self.boxes is None else self.boxes.to(device)
-        return Pictures(self.pictures.to(device), self.target.to(device), boxes)
+        out = None if self.out is None else self.out.to(device)
+        return Pictures(self.pictures.to(device), self.target.to(device), boxes, out)
 
 
 def split_of(told: Sequence[Captioned], split: str) -> list[Captioned]:

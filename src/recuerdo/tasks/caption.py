@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recuerdo.data.captioned import Captioned, Pictures, captioned, split_of
 from recuerdo.data.parallel import padded
 from recuerdo.data.pictures import colours, resized
-from recuerdo.data.scenes import SIDE, Scenes, describe, scenes, spoken_of
+from recuerdo.data.scenes import SIDE, Group, Scenes, claim, describe, facts, scenes, spoken_of
 from recuerdo.data.sources import data_folder
 from recuerdo.data.subwords import Subwords
 from recuerdo.data.wording import Worded
@@ -22,8 +22,9 @@ from recuerdo.errors import InputError
 from recuerdo.metrics.texts import caption_scores
 from recuerdo.models.captioner import Captioner
 from recuerdo.nn.decoding import Line, beam, greedy
-from recuerdo.nn.grid import within
+from recuerdo.nn.grid import STRIDE, within
 from recuerdo.read import bending
+from recuerdo.read import mute as mute_cells
 from recuerdo.tasks.aligned import of_words, owning
 from recuerdo.tasks.captioned import Seen
 from recuerdo.tasks.marking import box, regions
@@ -49,7 +50,8 @@ class Caption:
     pixels; whoever composes a run puts that model's cells here, as `see`. `cells`: down and across, of a vision model,
     and `features`: how wide they are, 0 = ask it. `pieces` subwords, learned from the captions; `batch` pictures,
     a caption each; a caption has at most `said` pieces. `boxes`: how much it counts that the words for a thing look at
-    its box, where boxes are known, as in scenes (0: nobody tells). `smoothing`, `beam` and `alpha` as in
+    its box, where boxes are known, as in scenes (0: nobody tells). `marked`: so large a share of scenes is captioned as
+    if a person had muted all but the box of one group, by a sentence about that. `smoothing`, `beam` and `alpha` as in
     `recuerdo.tasks.translate`; `subwords`: those to use instead of learned ones.
 
     Raises InputError for what cannot be.
@@ -66,6 +68,7 @@ class Caption:
     batch: int = 64
     said: int = 40
     boxes: float = 0.0
+    marked: float = 0.0
     smoothing: float = 0.0
     beam: int = 3
     alpha: float = 1.0
@@ -79,6 +82,8 @@ class Caption:
             raise InputError("batch, said, beam and cells are 1 or more, side 8 or more, smoothing from 0 to below 1")
         if self.boxes < 0 or (self.boxes and self.data != "scenes"):
             raise InputError("boxes is 0 or more, and 0 for photos: nobody drew boxes on them")
+        if not 0 <= self.marked <= 1 or (self.marked and self.data != "scenes"):
+            raise InputError("marked is a share of scenes, 0 to 1, and 0 for photos")
         if self.data == "files" and not (self.subwords or (self.captions and self.folder)):
             raise InputError('pictures of your own are named: captions = "captions.csv" and folder = "images"')
         if self.data == "scenes" and (self.side != SIDE or self.sees):
@@ -114,7 +119,9 @@ class Caption:
     def loss(self, model: Model, batch: Pictures) -> dict[str, Tensor]:
         """What each piece of a caption costs given those before it, and what the looks cost."""
         told = {"smoothing": self.smoothing} | ({} if batch.boxes is None else {"boxes": batch.boxes})
-        parts = model.loss(batch.pictures, batch.told, batch.target, **told)
+        muted = () if batch.out is None else (mute_cells(batch.out),)
+        with bending(model, lambda *_: muted):
+            parts = model.loss(batch.pictures, batch.told, batch.target, **told)
         return parts | ({"boxes": self.boxes * parts["boxes"]} if "boxes" in parts else {})
 
     @torch.no_grad()
@@ -158,7 +165,8 @@ class Caption:
     def evidence(self, model: Model, split: str) -> dict[str, float]:
         """Of scenes, in percent: how often what a word (count, colour or shape) read most lies in the box of the thing
         that it names; what the boxes cover of the picture stands beside. And, with all muted but the box of one group,
-        how often the caption is about this group and no other. Raises InputError for photos, whose boxes nobody drew.
+        how often the caption is about this group and no other, and how often it is true as well: that a thing is left
+        of itself is about it, and false. Raises InputError for photos, whose boxes nobody drew.
         """
         if self.data != "scenes":
             raise InputError("nobody drew boxes on these photos: only scenes have such evidence")
@@ -166,7 +174,7 @@ class Caption:
             raise InputError("this captioner has no attention: there is nothing to compare")
         made = held(split)
         each = [found for some in made.pixels.split(AT_ONCE) for found in self._captions(model, some)]
-        return pointed(each, made.groups) | {"captions that follow the box": self._followed(model, made)}
+        return pointed(each, made.groups) | self._followed(model, made)
 
     @torch.no_grad()
     def predict(
@@ -199,21 +207,31 @@ class Caption:
     # ------------------------------------------------------------------------------------------------ what is behind it
 
     def _drawn(self, draw: random.Random) -> Pictures:
-        """A batch of scenes, each with a true sentence and, where they count, the boxes of what that names."""
-        made = scenes("train", self.batch, draw)
-        said = [describe(groups, draw) for groups in made.groups]
+        """A batch of scenes, each with a true sentence and, where they count, the boxes of what that names, and with
+        what is muted to have only one group said."""
+        made, out, meant = scenes("train", self.batch, draw), [], []
+        rows, columns = self._grid(made.pixels)
+        for groups in made.groups:
+            marked = self.marked > 0 and draw.random() < self.marked
+            meant.append((draw.choice(groups),) if marked else groups)
+            out.append(~self._cells(meant[-1][0]) if marked else torch.zeros(rows * columns, dtype=torch.bool))
+        said = [describe(groups, draw) for groups in meant]
         target = padded(self._ids(said))
+        muted = torch.stack(out) if self.marked else None
         if not self.boxes:
-            return Pictures(made.pixels, target)
-        grid = self._grid(made.pixels)
-        boxes = torch.zeros(*target.shape, grid[0] * grid[1], dtype=torch.bool)
-        for i, (line, groups) in enumerate(zip(said, made.groups, strict=True)):
-            ends, cells = self._cut.ends(line), {one.what: within(box(share(one.box)), *grid) for one in groups}
+            return Pictures(made.pixels, target, out=muted)
+        boxes = torch.zeros(*target.shape, rows * columns, dtype=torch.bool)
+        for i, (line, groups) in enumerate(zip(said, meant, strict=True)):
+            ends, cells = self._cut.ends(line), {one.what: self._cells(one) for one in groups}
             for (start, end), what in spoken_of(line):
                 for piece, last in enumerate(ends[: self.said - 1]):
                     if start <= last < end:
                         boxes[i, piece] = cells[what]
-        return Pictures(made.pixels, target, boxes)
+        return Pictures(made.pixels, target, boxes, muted)
+
+    def _cells(self, group: Group) -> Tensor:
+        """The cells of a group's box: [cells] bool."""
+        return within(box(share(group.box)), SIDE // STRIDE, SIDE // STRIDE)
 
     def _ids(self, said: Sequence[str]) -> list[list[int]]:
         """The pieces of captions, of a long one the first, and the end."""
@@ -242,21 +260,26 @@ class Caption:
             found.append(Seen(shown, grid, tuple(told.words), tuple(map(tuple, rows))))
         return found
 
-    def _followed(self, model: Model, made: Scenes) -> float:
-        """In percent: how often a caption is about one group and no other when all but its box is muted."""
-        right = []
+    def _followed(self, model: Model, made: Scenes) -> dict[str, float]:
+        """In percent: how often a caption is about one group and no other when all but its box is muted, and true."""
+        about, true = [], []
         for pixels, groups in zip(made.pixels[:FOLLOWED, None], made.groups, strict=False):
             for group in groups:
                 rule, _ = regions(self._grid(pixels), only=[share(group.box)])
                 with bending(model, rule):
-                    right.append(follows(self.say(model, pixels)[0], group))
-        return 100 * sum(right) / len(right)
+                    (line,) = self.say(model, pixels)
+                about.append(follows(line, group))
+                true.append(about[-1] and all(map(all, facts(claim(line), [group]).values())))
+        return {
+            "captions that follow the box": 100 * sum(about) / len(about),
+            "and are true": 100 * sum(true) / len(true),
+        }
 
     def _grid(self, pictures: Tensor) -> tuple[int, int]:
         """Rows and columns of cells."""
         if self.sees:
             return int(pictures.shape[1]), int(pictures.shape[2])
-        return -(-pictures.shape[2] // 8), -(-pictures.shape[3] // 8)
+        return -(-pictures.shape[2] // STRIDE), -(-pictures.shape[3] // STRIDE)
 
     def _ready(self, pictures: Sequence[Tensor]) -> Tensor:
         """Pictures [3, height, width] as the model takes them."""
