@@ -101,7 +101,7 @@ class Glance:
                 looks = model(some.pixels).logits
                 logits = looks[:, -1]
                 sure = looks.softmax(-1).amax(-1)
-                after.append(torch.stack([(looks.argmax(-1) != some.labels[:, None]).float(), sure]).cpu())
+                after.append(torch.stack([(looks.argmax(-1) != some.labels[:, None]).double(), sure]).cpu())
                 wrong += int((logits.argmax(-1) != some.labels).sum())
                 lost += float(functional.cross_entropy(logits, some.labels, reduction="sum"))
                 count += len(some)
