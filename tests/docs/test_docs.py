@@ -95,6 +95,7 @@ def folder(tmp_path, monkeypatch):
         for block in blocks(page.read_text(encoding="utf-8")):
             if "file" in block.notes:
                 (tmp_path / block.notes["file"]).write_text(block.text, encoding="utf-8")
+        (tmp_path / "examples").symlink_to(ROOT / "examples")  # pages are read in the checkout
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("RECUERDO_HOME", str(tmp_path / "home"))  # no page reads or writes a person's journal
         return tmp_path

@@ -22,6 +22,8 @@ COLOURS = (
 FRENCH = "Un petit chien noir court sur la plage avec une balle rouge."
 UNREAD = "rouge"
 
+SCENE, BOXED = "c", "0.34,0.34,0.67,0.67"  # which scene is drawn, and the box of the group in its middle
+
 STORY = """Mary moved to the bathroom.
 Mary got the football there.
 John went to the kitchen.
@@ -39,7 +41,7 @@ def demo(
 
     console = Console(highlight=False)
     document = files("recuerdo.cli").joinpath("texts/history.txt").read_text(encoding="utf-8")
-    console.print("[bold]recuerdo[/] [dim]· a tour in seven steps[/]\n")
+    console.print("[bold]recuerdo[/] [dim]· a tour in eight steps[/]\n")
     console.print("[bold]1[/]  One read: two words look at three others. The weights of each row sum to one.\n")
     _one_read(console)
     length = len(document.split())
@@ -60,16 +62,20 @@ def demo(
     _steering(console, model)
     _memory(console)
     _translating(console)
+    _captioning(console)
     remembered(console)
     size = out.stat().st_size / 1e6
     console.print(
-        f"\n[bold]7[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
+        f"\n[bold]8[/]  All of step 2, word by word and head by head, is in [bold]{out}[/] ({size:.1f} MB, no network)."
     )
     console.print("    Choose a word of the answer there; the text below shows what that word read.\n")
     console.print('[dim]Your own: recuerdo look --text-file FILE --question "…" --out page.html[/]')
     console.print('[dim]          recuerdo steer --text-file FILE --question "…" --boost "its words"[/]')
     console.print('[dim]          recuerdo predict babi-reader --story FILE --question "…"[/]')
     console.print('[dim]          recuerdo predict translate-fr-en "…" --out alignment.html[/]')
+    console.print(
+        '[dim]          recuerdo predict caption-scenes --image examples/scene.png --only "0.3,0.3,0.7,0.7"[/]'
+    )
     console.print('[dim]          recuerdo remember FOLDER; recuerdo ask "…"[/]')
     if show and sys.stdout.isatty():
         webbrowser.open(out.resolve().as_uri())
@@ -130,6 +136,24 @@ def _translating(console) -> None:
     for line in asked.before.text().splitlines():
         console.print(f"    {line}", markup=False, soft_wrap=True)
     console.print(f"\n    Without reading [italic]{UNREAD}[/] it says:\n    [bold]{' '.join(asked.words)}[/]")
+
+
+def _captioning(console) -> None:
+    """A captioner says what is on a picture, and again when a person draws a box."""
+    import random
+
+    from recuerdo.data.scenes import scenes
+    from recuerdo.workbench.running import predict
+
+    made = scenes("test", 1, random.Random(SCENE))
+    asked = predict("caption-scenes", image=made.pixels[0], only=(BOXED,))
+    console.print(
+        "\n[bold]6[/]  A captioner of 1 million parameters says what is on a picture of 72 x 72 pixels.\n"
+        "    Under each word is where it looked (Show, Attend and Tell):\n"
+    )
+    for line in asked.before.text().splitlines():
+        console.print(f"    {line}", markup=False, soft_wrap=True)
+    console.print(f"\n    With nothing read outside of the box {BOXED} it says:\n    [bold]{' '.join(asked.words)}[/]")
 
 
 def _one_read(console) -> None:

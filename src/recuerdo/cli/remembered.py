@@ -35,7 +35,7 @@ def remembered(console: "Console") -> None:
             kept = [(file.name, memory.remember_file(Path(file.name), folder=town).ids) for file in files_below(town)]
             rows = sum(len(ids) for _, ids in kept)
             console.print(
-                f"\n[bold]6[/]  A memory that lasts. {len(kept)} documents of a town are {rows} passages in one file."
+                f"\n[bold]7[/]  A memory that lasts. {len(kept)} documents of a town are {rows} passages in one file."
                 f"\n    A question reads them by attention:\n\n    [italic]{QUESTION}[/]\n"
             )
             _scene(console, memory, folder)
