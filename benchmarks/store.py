@@ -366,18 +366,14 @@ def writes(report: Report, data: Data) -> None:
             more = table.to_arrow()
             variants["LanceDB"] = lambda: table.add(more)
         times = timed(variants, rounds)
-        how = f"{size} rows a commit, by the clock, median of {rounds}"
-        report.add(f"rows a second, {size} a commit", size / median(times["ours"]), "rows/s", how=how)
-        value, against = (
-            1 / ratio(times, "ours", "raw"),
-            f"sqlite3 (WAL, FULL): {size / median(times['raw']):,.0f} rows/s",
-        )
+        # All rounds together: each empties its log now and then, one every other round and the other every eighteenth.
+        rates = {name: size * len(spent) / sum(spent) for name, spent in times.items()}
+        how = f"{size} rows a commit, by the clock, {rounds} commits together"
+        report.add(f"rows a second, {size} a commit", rates["ours"], "rows/s", how=how)
+        value, against = rates["ours"] / rates["raw"], f"sqlite3 (WAL, FULL): {rates['raw']:,.0f} rows/s"
         report.add(f"of raw, {size} a commit", value, "x", target=">= 0.7", ok=value >= 0.7, against=against, how=how)
         if "LanceDB" in times:
-            value, against = (
-                1 / ratio(times, "ours", "LanceDB"),
-                f"LanceDB: {size / median(times['LanceDB']):,.0f} rows/s, not synced",
-            )
+            value, against = rates["ours"] / rates["LanceDB"], f"LanceDB: {rates['LanceDB']:,.0f} rows/s, not synced"
             report.add(
                 f"of LanceDB, {size} a commit", value, "x", target=">= 1", ok=value >= 1, against=against, how=how
             )

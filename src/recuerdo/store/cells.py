@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-MAGIC, VERSION, HEADER = b"RECUCELL", 1, 4096
+MAGIC, VERSION, HEADER = b"RECUCELL", 2, 4096
 LAYOUT = struct.Struct("<8sII16s16s16sQQQI")  # magic, version, width, generation, two tokens, places, cells, rows, sum
 CRC = struct.Struct("<I")
 REACH = ("radius", "low", "high", "longest", "scatter", "spread", "first", "last")
+RADIUS, LOW, HIGH, LONGEST, SCATTER, SPREAD, FIRST, LAST = range(len(REACH))
 SLACK = 1e-5  # what float32 may have rounded away of a length
-MARGINS = 1001  # quantiles that are kept
+SHARES = 1001  # quantiles that are kept
 
 
 @dataclass(eq=False)
@@ -31,26 +32,26 @@ class Table:
     """What is known of m cells over n rows of width d.
 
     `means` [m, d] float32; `reach` [m, 8] float64, see `measured`; `starts` [m + 1] int64, where the rows of a cell
-    begin; `members` [n] int64, the places of rows in the order of the file, -1 = overwritten; `margins`
-    [MARGINS] float64, quantiles of how far beyond its mean a cell must be thought to reach so that it is read.
+    begin; `members` [n] int64, the places of rows in the order of the file, -1 = overwritten; `shares`
+    [SHARES] float64, quantiles of the share of all rows that is read, cell by cell, until one of the best is.
     """
 
     means: np.ndarray
     reach: np.ndarray
     starts: np.ndarray
     members: np.ndarray
-    margins: np.ndarray
+    shares: np.ndarray
 
     def packed(self) -> bytes:
         """All of it, one array after the other."""
         return b"".join(
-            np.ascontiguousarray(x).tobytes() for x in (self.means, self.reach, self.starts, self.members, self.margins)
+            np.ascontiguousarray(x).tobytes() for x in (self.means, self.reach, self.starts, self.members, self.shares)
         )
 
     @classmethod
     def size(cls, m: int, n: int, d: int) -> int:
         """Bytes of a table."""
-        return 4 * m * d + 8 * (len(REACH) * m + m + 1 + n + MARGINS)
+        return 4 * m * d + 8 * (len(REACH) * m + m + 1 + n + SHARES)
 
     @classmethod
     def unpacked(cls, data: bytes, m: int, n: int, d: int) -> "Table":

@@ -297,7 +297,7 @@ class Embedded:
     def index(self, *, cells: int = 0, step: Step | None = None) -> Indexed:
         """Make the index of approximate scans over all rows that are there; rows that come later are read one and all.
 
-        `cells`: about how many, 0 = four times the root of the number of rows; `step(what, done, all)` is called now
+        `cells`: about how many, 0 = ten times the root of the number of rows; `step(what, done, all)` is called now
         and then. Others may read and write meanwhile, but for the last seconds.
         """
         if self.read_only:

@@ -1,9 +1,8 @@
 """Approximate scans over cells: the most promising cells are read exactly, the others are bounded from above.
 
-What is read is decided cell by cell: a cell is read as long as its mean, and as much of its spread as the index has
-found to be needed for the wanted recall, may hold a row as good as the last of the best. What is not read is bounded
-whatever its rows are: all their logits are at most `reach` above that of their mean, they are 0 above it on average,
-and their mean square is at most `scatter`; then the mean of exp() is at most Bennett's (1962).
+The share of the rows that is read is what the index has found to be needed for the wanted recall. What is not read is
+bounded whatever its rows are: all their logits are at most `reach` above that of their mean, they are 0 above it on
+average, and their mean square is at most `scatter`; then the mean of exp() is at most Bennett's (1962).
 """
 
 import time
@@ -13,13 +12,12 @@ import numpy as np
 
 from recuerdo.errors import InputError
 from recuerdo.store import indexing
-from recuerdo.store.cells import SLACK, Cells
+from recuerdo.store.cells import FIRST, HIGH, LAST, LONGEST, LOW, RADIUS, SCATTER, SLACK, Cells
+from recuerdo.store.grouping import NEAREST, promising
 from recuerdo.store.index import Index
 from recuerdo.store.record import DAY, Rules
 from recuerdo.store.softmax import MORE, Kept, Mass, settled
 
-RADIUS, LOW, HIGH, LONGEST, SCATTER, SPREAD, FIRST, LAST = range(8)
-SOME = 4  # cells that are read at first; then ever twice as many
 HALF = 2.0**-24  # how much one float32 operation rounds
 TORN = 1e-2  # a logit in float32 is not as far from the exact one
 TOO_MANY = 0.25  # share of the rows from which on reading all of them is cheaper
@@ -32,10 +30,11 @@ ROUNDED = 1e-3  # what float32 may have rounded away of a cosine's square
 class Near:
     """Scans go by the index where there is one: `recall` is the share of the ten best that they should find.
 
-    It is measured on rows of the memory as questions, when the index is made. Raises InputError for what is no share.
+    It is measured on questions between rows of the memory, when the index is made; who asks for more than ten is given
+    more, by the root. Raises InputError for what is no share.
     """
 
-    recall: float = 0.995
+    recall: float = 0.99
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
@@ -83,35 +82,31 @@ class Look:
             short = self.query.astype(np.float32)
         means = (table.means @ short).astype(np.float64)
         extra = self.changed.extra + self._aged()
-        margin = float(np.interp(recall, np.linspace(0, 1, len(table.margins)), table.margins))
-        score = means + margin * length * table.reach[:, SPREAD] + extra
-        order = np.argsort(-score, kind="stable")
-        sizes = np.diff(table.starts)
+        order = np.argsort(-(promising(table, means, length) + extra))
+        share = float(np.interp(recall, np.linspace(0, 1, len(table.shares)), table.shares))
+        wanted = share * max(1.0, self.top / NEAREST) ** 0.5 * len(table.members)
+        read = np.cumsum(np.diff(table.starts)[order])
+        many = min(len(order), int(np.searchsorted(read, wanted)) + 1)
         tail = np.arange(self.cells.places, n)
-        places, logits = [tail], [self._logits(keys[self.cells.places :], tail, short)]
-        looked, at, many = len(tail), 0, SOME
-        while at < len(order):
-            last = self._last(logits)
-            some = order[at : at + many]
-            some = some[score[some] >= last]
-            if not len(some):
-                break
-            looked += int(sizes[some].sum())
-            if looked > TOO_MANY * n:
-                return None
-            for cell in np.sort(some).tolist():
-                a, b = table.starts[cell], table.starts[cell + 1]
-                places.append(table.members[a:b])
-                logits.append(self._logits(self.cells.rows[a:b], table.members[a:b], short))
-            at, many = at + len(some), 2 * many
-        rest = order[at:]
-        unseen = self._bound(rest, means, extra, length) if len(rest) else -np.inf
-        told = self._settled(keys, np.concatenate(places), np.concatenate(logits))
-        return *told, unseen, looked
-
-    def _logits(self, rows: np.ndarray, places: np.ndarray, short: np.ndarray) -> np.ndarray:
+        looked = len(tail) + int(read[many - 1])
+        if looked > TOO_MANY * n:
+            return None
+        some, rest = np.sort(order[:many]), order[many:]
+        places, logits = np.empty(looked, np.int64), np.empty(looked, np.float32)
+        places[: len(tail)] = tail
         with np.errstate(over="ignore", invalid="ignore"):  # told by Mass
-            logits = rows @ short
+            np.dot(keys[self.cells.places :], short, out=logits[: len(tail)])
+            at = len(tail)
+            for a, b in zip(table.starts[some].tolist(), table.starts[some + 1].tolist(), strict=True):
+                places[at : at + b - a] = table.members[a:b]
+                np.dot(self.cells.rows[a:b], short, out=logits[at : at + b - a])
+                at += b - a
+        self._bend(logits, places)
+        unseen = self._bound(rest, means, extra, length) if len(rest) else -np.inf
+        return *self._settled(keys, places, logits), unseen, looked
+
+    def _bend(self, logits: np.ndarray, places: np.ndarray) -> None:
+        """Add to logits [c] what biases and age say of the rows at places [c]."""
         index = self.index
         if not index.even:
             gone = (places < 0) | ~index.alive[places]
@@ -120,7 +115,6 @@ class Look:
             logits -= (
                 self.rules.fading * self._age(index.columns["times"].rows(index.state.places)[places, 0])
             ).astype(np.float32)
-        return logits
 
     def _age(self, times: np.ndarray) -> np.ndarray:
         return (self.now - times) / DAY
@@ -133,12 +127,6 @@ class Look:
         least = fading * self._age(reach[:, LAST if fading > 0 else FIRST])
         return SLACK * np.abs(least) - least
 
-    def _last(self, logits: list[np.ndarray]) -> float:
-        """The last of the best so far."""
-        logits[:] = [np.concatenate(logits)]
-        found = logits[0]
-        return -np.inf if len(found) < self.top else float(np.partition(found, len(found) - self.top)[-self.top])
-
     def _bound(self, rest: np.ndarray, means: np.ndarray, extra: np.ndarray, length: float) -> float:
         """The most that the log-mass of the cells `rest` may be."""
         reach, sizes = self.cells.table.reach[rest], np.diff(self.cells.table.starts)[rest]
@@ -148,10 +136,13 @@ class Look:
         high = np.maximum(np.minimum(length * reach[:, RADIUS], sphere - middle), 0) + slack
         square = length**2 * reach[:, SCATTER] + slack**2
         # log(high² exp(-square / high) + square exp(high)) - log(high² + square)
-        bennett = np.logaddexp(2 * np.log(high) - square / high, np.log(square) + high) - np.log(high**2 + square)
-        with np.errstate(divide="ignore"):
+        with np.errstate(under="ignore"):
+            few = high**2 * np.exp(-square / high - high)
+        bennett = high + np.log((few + square) / (high**2 + square))
+        with np.errstate(divide="ignore", under="ignore"):
             each = np.log(sizes) + middle + np.minimum(bennett, high) + extra[rest] + slack
-        return float(np.logaddexp.reduce(each))
+            most = each.max()
+            return float(most + np.log(np.exp(each - most).sum())) if np.isfinite(most) else float(most)
 
     def _settled(
         self, keys: np.ndarray, places: np.ndarray, logits: np.ndarray
