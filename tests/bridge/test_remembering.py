@@ -20,6 +20,7 @@ from recuerdo.bridge.reads import reads_of
 from recuerdo.bridge.recalling import Head
 from recuerdo.bridge.run import Loaded
 from recuerdo.bridge.states import KeyRule
+from recuerdo.bridge.trusting import EDGES, SHIFTS, Trust
 from recuerdo.errors import InputError, ModelError, NothingHeard
 from recuerdo.read import bending
 from recuerdo.steer.marks import Mark
@@ -78,17 +79,26 @@ def slow_alike(states: list[tuple[np.ndarray, np.ndarray]], rule: KeyRule, head:
     return head.own * owns[1] @ owns[0].T + (1 - head.own) * contexts[1] @ contexts[0].T
 
 
-def slow_chances(model, rule: KeyRule, heads: tuple[Head, ...], told: list[int], asked: list[int]) -> np.ndarray:
-    """The definition: (p + sum over heads and rows of exp(logit) on the token that came next) / all of it."""
+def slow_chances(
+    model, rule: KeyRule, heads: tuple[Head, ...], told: list[int], asked: list[int], trust: np.ndarray
+) -> np.ndarray:
+    """The definition: for an expert, (p + exp(shift) * sum over heads and rows of exp(logit) on the token that came
+    next) / all of it; and the mean of the experts by their weights."""
     with torch.no_grad():
         both = [model(torch.tensor([ids]), output_hidden_states=True, use_cache=False) for ids in (told, asked)]
     states = [tuple(x.hidden_states[i][0].double().numpy() for i in (-1, rule.layer)) for x in both]
     chances = torch.softmax(both[1].logits[0].double(), -1).numpy()
+    recalled = np.zeros_like(chances)
     for head in heads:
         mass = np.exp(head.sharpness * (slow_alike(states, rule, head)[:, :-1] - head.threshold))
         for i, token in enumerate(told[1:]):
-            chances[:, token] += mass[:, i]
-    return chances / chances.sum(1, keepdims=True)
+            recalled[:, token] += mass[:, i]
+    for row, more in zip(chances, recalled, strict=True):
+        weights = trust[sum(np.log(more.sum()) > edge for edge in EDGES)]
+        row[:] = sum(
+            w * (row + np.exp(b) * more) / (1 + np.exp(b) * more.sum()) for w, b in zip(weights, SHIFTS, strict=True)
+        )
+    return chances
 
 
 # ---------------------------------------------------------------------------------------------------------- the merge
@@ -103,7 +113,7 @@ def test_model_and_memory_together_are_the_definition(name, tmp_path):
     with remember_in(model, tmp_path / "m.db", rule=rule, heads=heads, top=50) as memory:
         memory.read(told)
         got = model(torch.tensor([asked])).logits[0].double().softmax(-1).numpy()
-    want = slow_chances(model, rule, heads, told, asked)
+    want = slow_chances(model, rule, heads, told, asked, memory.trust.weights)
     assert np.abs(got - want).max() <= 1e-5
     assert np.abs(want - model(torch.tensor([asked])).logits[0].double().softmax(-1).numpy()).max() > 0.01
 
@@ -221,7 +231,34 @@ def test_reading_tells_the_nats_of_both_and_a_second_time_is_known(tmp_path):
     plain = model(torch.tensor([told[:8]])).logits[0].log_softmax(-1)
     want = [-plain[i, told[i + 1]].item() for i in range(7)]
     assert first.plain[:7] == pytest.approx(want, abs=1e-5)
-    assert again.nats.mean() < 0.1 * again.plain.mean()
+    assert again.nats[16:].mean() < 0.1 * again.plain[16:].mean()  # before, it learned that it may be believed
+    assert again.nats.mean() < 0.25 * again.plain.mean()
+
+
+@torch.no_grad()
+def test_how_far_a_memory_is_believed_is_learned_and_kept(tmp_path):
+    model, told = build("llama"), line(200)
+    lies = [token for i in range(0, 200, 4) for token in (told[i], told[i + 1], (told[i] * 7 + i) % 87 + 3)]
+    with remember_in(model, tmp_path / "m.db", heads=(Head(0.0, 60.0, 0.6),), rule=KeyRule(0, reach=1)) as memory:
+        memory.read(told)
+        memory.read(told)  # word for word: what is recalled comes
+        believed = 5.0 + memory.trust.shift(np.array([5.0]))[0]
+        kept = memory.trust.weights.copy()
+        for _ in range(3):
+            memory.read(lies[:150])
+    assert believed > 3.0
+    with remember_in(model, tmp_path / "m.db") as memory:
+        assert memory.trust.weights.shape == kept.shape
+        assert not np.allclose(memory.trust.weights, kept, atol=1e-3)
+        model(torch.tensor([told]))
+        memory.store.note("trust", "")
+    with remember_in(model, tmp_path / "m.db") as memory:
+        assert np.array_equal(memory.trust.weights, Trust().weights)
+        model(torch.tensor([told]))
+        for text, words in (("[1", "trust of this memory cannot be read"), ("[[0.5]]", "has no 9 x 6 weights")):
+            memory.store.note("trust", text)
+            refused(InputError, words, build("llama"), tmp_path / "m.db")
+        memory.store.note("trust", "")
 
 
 WRITER = """

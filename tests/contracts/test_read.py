@@ -15,6 +15,7 @@ from recuerdo.read import (
     LocationAware,
     Product,
     Relative,
+    Sharper,
     SoftCapped,
     SquaredDistance,
     TopKSoftmax,
@@ -52,6 +53,8 @@ SCORES = {
     "soft-capped": lambda: SoftCapped(5.0),
     "bilinear": lambda: Bilinear(D),
     "additive": lambda: Additive(D, 8),
+    "sharper soft-capped": lambda: Sharper(SoftCapped(5.0), 0.5),
+    "sharper dot": lambda: Sharper(scaled_dot, 4.0),
     "cosine": lambda: Cosine(7.0),
     "cosine, learned": lambda: Cosine(torch.full((B, H, Q), 3.0)),
     "distance": lambda: SquaredDistance(0.1),
@@ -143,7 +146,8 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def fused_can(score, normalise, mask, bias) -> bool:
     """What the fused path promises: products and softmax, no window, biases as tensors, learned ones per key."""
-    products = isinstance(score, Product | Cosine | SquaredDistance | Bilinear)
+    inner = score.score if isinstance(score, Sharper) else score
+    products = isinstance(inner, Product | Cosine | SquaredDistance | Bilinear)
     tensors = bias is None or (isinstance(bias, torch.Tensor) and (not bias.requires_grad or bias.shape[-2] == 1))
     return products and normalise is softmax and tensors and not (mask is not None and mask.banded)
 

@@ -52,6 +52,18 @@ def test_ways_of_a_beam_are_the_same_caption(attention):
     assert [lines[0].pieces for lines in wide] == alone
 
 
+def test_a_sharp_look_is_the_power_of_its_weights_and_only_outside_of_training():
+    plain, sharp, (pictures, told, _) = made(7), made(7, sharp=4.0), asked(7)
+    with watch(plain) as one, watch(sharp) as two:
+        plain(pictures, told[:, :1])
+        sharp(pictures, told[:, :1])
+    wide, narrow = (seen["look@0"].weights[:, :][:, 0, 0] for seen in (one, two))
+    assert torch.allclose(narrow, wide**4 / (wide**4).sum(-1, keepdim=True), atol=1e-6)
+    assert torch.equal(one["overview"].weights[:, :], two["overview"].weights[:, :])
+    plain, sharp = (Captioner.train(model) for model in (made(7, dropout=0.0), made(7, dropout=0.0, sharp=4.0)))
+    assert torch.equal(plain(pictures, told), sharp(pictures, told))
+
+
 def test_a_soft_look_is_the_equation():
     """Against the formulas of the file's head, written out."""
     model, (pictures, told, _) = made(7), asked(7)
@@ -134,8 +146,10 @@ def test_boxes_are_cells():
 def test_what_cannot_be_is_told():
     with pytest.raises(InputError, match="there is no attention 'firm' of captions: choose soft, hard, none"):
         Captioner(PIECES, attention="firm")
-    with pytest.raises(InputError, match="width and hidden are 4 or more; features, evenly and reward are 0 or more"):
+    with pytest.raises(InputError, match="width and hidden are 4 or more; features and evenly are 0 or more"):
         Captioner(PIECES, evenly=-1.0)
+    with pytest.raises(InputError, match="and evenly are 0 or more; sharp is above 0"):
+        Captioner(PIECES, sharp=0.0)
     with pytest.raises(ShapeError, match=r"cells are \[b, rows, columns, 7\], not \(2, 3, 8, 8\)"):
         made(7).begin(torch.zeros(2, 3, 8, 8))
     with pytest.raises(ShapeError, match=r"pictures are \[b, 3, height, width\], 8 pixels or more, not \(2, 3, 8, 7\)"):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recuerdo.bridge.trusting import Trust
 from recuerdo.errors import InputError
 from recuerdo.read import Part, Reading, dot, merge, read
 from recuerdo.store.contract import Store
@@ -53,6 +54,18 @@ class Recalled(NamedTuple):
     ids: np.ndarray
     tokens: Tensor
     covered: Tensor
+
+    @property
+    def mass(self) -> np.ndarray:
+        """The log-mass of all heads together, [q] float64."""
+        return self.reading.part.lse[0].double().logsumexp(0).numpy()
+
+    def chance(self, tokens: Tensor) -> np.ndarray:
+        """The log-chance that the memory by itself gave to tokens [q]: [q] float64; -inf = not recalled."""
+        mixed, lse = (x[0].double() for x in self.reading.part)
+        shares = (lse - lse.logsumexp(0)).exp().nan_to_num(0.0)  # of a memory all of which is muted
+        there = self.tokens == tokens.cpu()[:, None]
+        return (mixed * shares[..., None] * there).sum((0, -1)).log().numpy()
 
 
 @dataclass(frozen=True)
@@ -105,11 +118,12 @@ def _token(value: np.ndarray | None) -> int:
     return -1 if value is None else int(value[0])
 
 
-def merged(logits: Tensor, recalled: Recalled) -> tuple[Tensor, Tensor]:
-    """The model's logits [q, v] and what was recalled: log-chances of all together [q, v], and the heads' shares
-    [h, q] in them."""
+def merged(logits: Tensor, recalled: Recalled, trust: Trust) -> tuple[Tensor, Tensor]:
+    """The model's logits [q, v] and what was recalled, as far as it is trusted: log-chances of all together [q, v], and
+    the heads' shares [h, q] in them."""
     own, tokens = logits.float().log_softmax(-1), recalled.tokens.to(logits.device)
     mixed, lse = (x[0].float().to(logits.device) for x in recalled.reading.part)
+    lse = lse + torch.from_numpy(trust.shift(recalled.mass)).to(lse)
     heads = [Part(*part) for part in zip(mixed, lse, strict=True)]
     both = merge(Part(own[:, tokens].exp(), torch.zeros_like(lse[0])), *heads)
     own -= both.lse[:, None]

@@ -27,7 +27,7 @@ from recuerdo.errors import InputError, ShapeError
 from recuerdo.nn.dropout import Dropout
 from recuerdo.nn.grid import Convolved, whereabouts
 from recuerdo.nn.saying import PAD, loss_of_saying
-from recuerdo.read import Additive, Reading, read, watch
+from recuerdo.read import Additive, Reading, Sharper, read, watch
 
 ATTENTIONS = ("soft", "hard", "none")
 LEAST = 1e-9  # of a share whose logarithm is taken
@@ -69,15 +69,17 @@ class Look:
 
 
 class Read(nn.Module):
-    """Rows read the cells: a module by itself, so that the read has an address."""
+    """Rows read the cells: a module by itself, so that the read has an address. `sharp`: what its scores are multiplied
+    by outside of training."""
 
-    def __init__(self, hidden: int, width: int):
+    def __init__(self, hidden: int, width: int, sharp: float = 1.0):
         super().__init__()
-        self.score = Additive(hidden, width, ready=True)
+        self.score, self.sharp = Additive(hidden, width, ready=True), sharp
 
     def forward(self, rows: Tensor, keys: Tensor, values: Tensor) -> Reading:
         """Rows [b, hidden], keys and values [b, 1, cells, width]."""
-        return read(rows[:, None, None], keys, values, score=self.score)
+        score = self.score if self.training else Sharper(self.score, self.sharp)
+        return read(rows[:, None, None], keys, values, score=score)
 
 
 class Captioner(nn.Module):
@@ -85,8 +87,9 @@ class Captioner(nn.Module):
 
     With `features` 0 pictures are [b, 3, height, width], with more they are the cells of a vision model, [b, rows,
     columns, features]. `evenly`: how much it costs that a cell is read, over a whole caption, more or less than once
-    (the paper's doubly stochastic attention); `reward`: how much the loss of drawn looks counts, which are rewarded
-    a little for being undecided. Raises InputError for what cannot be.
+    (the paper's doubly stochastic attention). `sharp`: what the scores of looks are multiplied by when it speaks:
+    a word that may be about one thing or another then decides for one, and what follows is about that. Raises
+    InputError for what cannot be.
     """
 
     def __init__(
@@ -99,14 +102,14 @@ class Captioner(nn.Module):
         attention: str = "soft",
         dropout: float = 0.1,
         evenly: float = 0.0,
-        reward: float = 1.0,
+        sharp: float = 1.0,
     ):
         super().__init__()
         if attention not in ATTENTIONS:
             raise InputError(f"there is no attention {attention!r} of captions: choose {', '.join(ATTENTIONS)}")
-        if min(width, hidden) < 4 or features < 0 or min(evenly, reward) < 0:
-            raise InputError("width and hidden are 4 or more; features, evenly and reward are 0 or more")
-        self.attention, self.evenly, self.reward = attention, evenly, reward
+        if min(width, hidden) < 4 or features < 0 or evenly < 0 or not sharp > 0:
+            raise InputError("width and hidden are 4 or more; features and evenly are 0 or more; sharp is above 0")
+        self.attention, self.evenly = attention, evenly
         self.piece = nn.Embedding(vocabulary_size, width, padding_idx=PAD)
         nn.init.normal_(self.piece.weight, 0, width**-0.5)
         self.see = nn.Linear(features, width) if features else Convolved(width)
@@ -114,7 +117,7 @@ class Captioner(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.key = nn.Linear(width, width, bias=False)
         self.wanted = nn.Parameter(torch.randn(hidden) * hidden**-0.5)  # what the overview looks for
-        self.overview, self.look = Read(hidden, width), Read(hidden, width)
+        self.overview, self.look = Read(hidden, width), Read(hidden, width, sharp)
         self.first = nn.Linear(width, 2 * hidden)
         self.cell = nn.LSTMCell(2 * width, hidden)
         self.gate = nn.Linear(hidden, width)
@@ -163,7 +166,7 @@ class Captioner(nn.Module):
             gain = (reward - expected).detach()
             log_prob = torch.stack([look.log_prob for look in looks if look.log_prob is not None], 1)
             entropy = -(weights * weights.clamp_min(LEAST).log()).sum(-1)
-            parts["looks"] = -(self.reward * log_prob * gain + UNDECIDED * entropy)[there].mean()
+            parts["looks"] = -(log_prob * gain + UNDECIDED * entropy)[there].mean()
             parts["baseline"] = functional.mse_loss(expected[there], reward[there])
         return parts
 

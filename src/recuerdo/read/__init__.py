@@ -36,6 +36,7 @@ from recuerdo.read.score import (
     Cosine,
     LocationAware,
     Product,
+    Sharper,
     SoftCapped,
     SquaredDistance,
     dot,
@@ -47,7 +48,7 @@ from recuerdo.read.watch import Address, Seen, apart, bending, watch
 
 __all__ = [
     "Additive", "Address", "Alibi", "Bend", "Bilinear", "Cosine", "Entmax", "Hard", "Linear", "LocationAware", "Mask",
-    "Monotonic", "Odds", "Part", "Product", "Reading", "Relative", "Seen", "Share", "Sigmoid", "SoftCapped",
+    "Monotonic", "Odds", "Part", "Product", "Reading", "Relative", "Seen", "Share", "Sharper", "Sigmoid", "SoftCapped",
     "Softmax", "SquaredDistance", "StickBreaking", "Summary", "Top", "TopKSoftmax", "Weights", "allow", "apart",
     "bend", "bending", "causal", "dot", "entmax15", "hard", "lengths", "linear", "merge", "monotonic", "mute",
     "plain_read", "read", "scaled_dot", "sigmoid", "softmax", "sparsemax", "stick_breaking", "watch", "window",

@@ -205,6 +205,28 @@ class Additive(nn.Module):
         return torch.einsum("bhqka,a->bhqk", torch.tanh(pairs), self.vector.to(query.dtype))
 
 
+@dataclass(frozen=True)
+class Sharper:
+    """`sharpness` times another score: its softmax at the temperature 1 / sharpness."""
+
+    score: Score
+    sharpness: float
+
+    @property
+    def numbers_per_pair(self) -> int:
+        return self.score.numbers_per_pair
+
+    def project(self, query: Tensor, key: Tensor) -> Pairs:
+        query, key, scale = self.score.project(query, key)
+        return Pairs(query, key, None if scale is None else self.sharpness * scale)
+
+    def block(self, query: Tensor, key: Tensor, rows: slice, cols: slice) -> Tensor:
+        return self.sharpness * self.score.block(query, key, rows, cols)
+
+    def plain(self, query: Tensor, key: Tensor) -> Tensor:
+        return self.sharpness * self.score.plain(query, key)
+
+
 class LocationAware(nn.Module):
     """`v . tanh(W q + U k + L f + b)`, f the previous alignment convolved (Chorowski et al. 2015).
 
