@@ -365,6 +365,8 @@ def writes(report: Report, data: Data) -> None:
             )
             more = table.to_arrow()
             variants["LanceDB"] = lambda: table.add(more)
+            durable = lance.connect(folder / "synced").create_table("rows", more)
+            variants["LanceDB, its new files synced by us"] = lambda: synced(durable.add, more, folder / "synced")
         times = timed(variants, rounds)
         # All rounds together: each empties its log now and then, one every other round and the other every eighteenth.
         rates = {name: size * len(spent) / sum(spent) for name, spent in times.items()}
@@ -372,14 +374,28 @@ def writes(report: Report, data: Data) -> None:
         report.add(f"rows a second, {size} a commit", rates["ours"], "rows/s", how=how)
         value, against = rates["ours"] / rates["raw"], f"sqlite3 (WAL, FULL): {rates['raw']:,.0f} rows/s"
         report.add(f"of raw, {size} a commit", value, "x", target=">= 0.7", ok=value >= 0.7, against=against, how=how)
-        if "LanceDB" in times:
-            value, against = rates["ours"] / rates["LanceDB"], f"LanceDB: {rates['LanceDB']:,.0f} rows/s, not synced"
-            report.add(
-                f"of LanceDB, {size} a commit", value, "x", target=">= 1", ok=value >= 1, against=against, how=how
-            )
+        for name in ("LanceDB", "LanceDB, its new files synced by us"):
+            if name in times:
+                value, against = rates["ours"] / rates[name], f"{rates[name]:,.0f} rows/s"
+                what = f"of {name}, {size} a commit"
+                report.add(what, value, "x", target=">= 1", ok=value >= 1, against=against, how=how)
         store.close()
         raw.db.close()
     shutil.rmtree(folder)
+
+
+def synced(add: Callable[[object], object], rows: object, folder: Path) -> None:
+    """LanceDB writes new files and syncs none: bring those of one commit to the disk, as ours and SQLite's are."""
+    since = time.time() - 0.01
+    add(rows)
+    folders = [folder, *(one for one in folder.rglob("*") if one.is_dir())]
+    for one in folders:
+        with os.scandir(one) as there:
+            new = [one, *(file.path for file in there if file.is_file() and file.stat().st_mtime >= since)]
+        for path in new if len(new) > 1 else []:
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
 
 
 def commits(report: Report, data: Data) -> None:

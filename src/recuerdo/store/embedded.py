@@ -320,7 +320,7 @@ class Embedded:
         columns["times"].put(first, np.array(times))
         if rows.values is not None:
             columns["values"].put(first, rows.values)
-        self._index.state.places += len(rows)
+        self._index.state.grow(len(rows), now)
 
     def _place_of(self, id: int) -> tuple[int, int]:
         """Where the present version of a row is, and its number. Raises InputError for a row that is not there."""

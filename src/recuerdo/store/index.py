@@ -26,14 +26,24 @@ TRIES = 20  # how often a reader compares tokens while another process writes
 
 @dataclass
 class State:
-    """The one row of the table `state`."""
+    """The one row of the table `state`, and when the last body was written."""
 
     generation: bytes
     width: int
     value_width: int
     places: int
     change: int
-    token: bytes
+    written: float
+
+    def grow(self, rows: int, written: float) -> None:
+        """So many rows more were written then."""
+        self.places, self.written = self.places + rows, written
+
+    @property
+    def token(self) -> bytes:
+        """What a database with these changes and this last body is known by, 16 bytes."""
+        told = struct.pack("<qqd", self.change, self.places, self.written)
+        return hashlib.blake2b(told, digest_size=16).digest()
 
     @classmethod
     def read(cls, db: sqlite3.Connection) -> "State":
@@ -49,12 +59,7 @@ class State:
             raise StoreError("the memory has no state: it was not made by recuerdo, or is damaged")
         generation, width, value_width, places, change, place, written = told
         places = max(places, -1 if place is None else place + 1)
-        return cls(generation, width, value_width, places, change, token_of(change, places, written or 0.0))
-
-
-def token_of(change: int, places: int, written: float) -> bytes:
-    """What a database with these changes and this last body is known by, 16 bytes."""
-    return hashlib.blake2b(struct.pack("<qqd", change, places, written), digest_size=16).digest()
+        return cls(generation, width, value_width, places, change, written or 0.0)
 
 
 @dataclass

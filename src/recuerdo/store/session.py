@@ -75,7 +75,7 @@ class Session:
                 yield
                 if not only_rows:
                     self.db.execute("UPDATE state SET places = ?, change = ?", (state.places, state.change))
-                after = State.read(self.db)
+                after = state if only_rows else State.read(self.db)
                 for column in columns.values():
                     column.mark(before, after.token)
                 self.db.execute("COMMIT")
