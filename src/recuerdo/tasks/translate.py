@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recuerdo.data.aligning import align, words_of
 from recuerdo.data.parallel import PAD, Bilingual, Pair, Source, batch, padded, rounds
 from recuerdo.data.sources import data_folder, data_sets
 from recuerdo.data.subwords import END, Subwords
-from recuerdo.data.wording import Worded, owners
+from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
 from recuerdo.metrics.texts import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
@@ -25,6 +24,7 @@ from recuerdo.nn.saying import loss_of_saying
 from recuerdo.read import bending
 from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words, owning
 from recuerdo.tasks.marking import marking
+from recuerdo.tasks.paired import all_of, encoded, frayed, learned, linked
 from recuerdo.tasks.spoken import drawn, spoken, streamed
 from recuerdo.tasks.translated import Translated
 
@@ -54,6 +54,7 @@ class Translate:
 
     `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
     either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels.
+    `frayed`: the chance that a merge of subwords is left out in training (`recuerdo.data.fraying`).
     `guided`: how much it counts that what shows the alignment, a `head` of the Transformer, reads what goes together
     (`recuerdo.data.aligning` finds that in the training pairs). `beam` and `alpha` as in `recuerdo.nn.decoding.beam`,
     for the test. `subwords`: those to use instead of learned ones.
@@ -73,6 +74,7 @@ class Translate:
     tokens: int = 3000
     longest: int = 100
     smoothing: float = 0.1
+    frayed: float = 0.0
     guided: float = 0.0
     beam: int = 5
     alpha: float = 1.0
@@ -86,6 +88,10 @@ class Translate:
             raise InputError(f"there is no form {self.form!r} of the text: choose {' or '.join(FORMS)}")
         if not 0 <= self.guided < float("inf"):
             raise InputError(f"guided is the weight of a loss, 0 or more, not {self.guided}")
+        if not 0 <= self.frayed < 1 or (self.frayed and self.guided):
+            raise InputError(
+                "frayed is a chance from 0 to below 1, and 0 where training is guided, whose links go by pieces"
+            )
         if min(self.tokens, self.longest, self.beam) < 1 or not 0 <= self.smoothing < 1:
             raise InputError("tokens, longest and beam are 1 or more, and smoothing is from 0 to below 1")
         if "tatoeba" in self._named and (self.form != "raw" or {self.source, self.target} != {"en", "fr"}):
@@ -112,7 +118,11 @@ class Translate:
         rows = [row for row, pair in enumerate(pairs) if max(map(len, pair)) <= self.longest]
         if not rows:
             raise InputError(f"no pair has {self.longest} pieces or fewer on both sides: raise longest")
-        links = _linked(self._sources("train"), self._cut.told) if self.guided else None
+        if self.frayed:
+            return rounds(
+                frayed(self._sources("train"), self._cut.told, rows, self.frayed), self.tokens, seed=seed, start=start
+            )
+        links = linked(self._sources("train"), self._cut.told) if self.guided else None
         some = None if links is None else [links[row] for row in rows]
         return rounds([pairs[row] for row in rows], self.tokens, seed=seed, start=start, links=some)
 
@@ -325,13 +335,13 @@ class Translate:
 
     @cached_property
     def _cut(self) -> Subwords:
-        return Subwords(self.subwords) if self.subwords else _learned(self._sources("train"), self.pieces)
+        return Subwords(self.subwords) if self.subwords else learned(self._sources("train"), self.pieces)
 
     def _pieces(self, split: str) -> list[tuple[list[int], list[int]]]:
-        return _encoded(self._sources(split), self._cut.told)
+        return encoded(self._sources(split), self._cut.told)
 
     def _pairs(self, split: str) -> list[Pair]:
-        return _all(self._sources(split))
+        return all_of(self._sources(split))
 
     def _sources(self, split: str) -> tuple[Source, ...]:
         return tuple(self._source(name, split) for name in self._named)
@@ -361,36 +371,3 @@ def _folder(what: str, name: str) -> Path:
         return folder
     get = f"fetch it with `recuerdo data get {name}`, or " if name in data_sets() else ""
     raise InputError(f"{what} needed and not here: {get}set RECUERDO_DATA to the folder that holds {name}/")
-
-
-@lru_cache(16)
-def _all(sources: tuple[Source, ...]) -> list[Pair]:
-    return [pair for source in sources for pair in source.pairs()]
-
-
-@lru_cache(4)
-def _learned(sources: tuple[Source, ...], size: int) -> Subwords:
-    return Subwords.learn([side for pair in _all(sources) for side in pair], size)
-
-
-@lru_cache(16)
-def _encoded(sources: tuple[Source, ...], told: str) -> list[tuple[list[int], list[int]]]:
-    cut, pairs = Subwords(told), _all(sources)
-    return list(zip(cut.encode([a for a, _ in pairs]), cut.encode([b for _, b in pairs]), strict=True))
-
-
-@lru_cache(4)
-def _linked(sources: tuple[Source, ...], told: str) -> list[list[tuple[int, int]]]:
-    """Which pieces of each pair go together: those of words that do."""
-    cut, lines = Subwords(told), [[" ".join(side.split()) for side in pair] for pair in _all(sources)]
-    words = [[words_of(side) for side in pair] for pair in lines]
-    links = align([([w.lower() for w in a.words], [w.lower() for w in b.words]) for a, b in words])
-    found = []
-    for (a, b), some in zip(words, links, strict=True):
-        pieces: list[dict[int, list[int]]] = [{}, {}]
-        for side, told_side in zip(pieces, (a, b), strict=True):
-            for piece, its in enumerate(owners(cut.ends(told_side.text), told_side)):
-                for word in its:
-                    side.setdefault(word, []).append(piece)
-        found.append([(i, j) for w, v in sorted(some) for i in pieces[0].get(w, ()) for j in pieces[1].get(v, ())])
-    return found
