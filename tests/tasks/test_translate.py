@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -392,3 +393,21 @@ def test_a_model_without_attention_is_not_guided(task):
         own.loss(own.model("seq2seq", width=8, hidden=8, attention="none"), next(iter(own.batches(seed=0))))
     with pytest.raises(InputError, match="guided is the weight of a loss, 0 or more, not -1"):
         Translate(guided=-1)
+    for wrong in ({"frayed": 1.0}, {"frayed": -0.1}, {"frayed": 0.1, "guided": 0.1}):
+        with pytest.raises(InputError, match="frayed is a chance from 0 to below 1, and 0 where training is guided"):
+            Translate(**wrong)
+
+
+def test_frayed_pairs_are_the_same_lines_in_other_pieces_and_start_anywhere(task):
+    own = Translate(**{**vars_of(task), "frayed": 0.5})
+    whole = list(islice(own.batches(seed=3), 8))
+    again = list(islice(own.batches(seed=3, start=5), 3))
+    assert all(
+        torch.equal(a.source, b.source) and torch.equal(a.target, b.target)
+        for a, b in zip(whole[5:], again, strict=True)
+    )
+    lines = {tuple(pair) for pair in own._pairs("train")}
+    cut, usual = own._cut, {tuple(pieces) for pair in own._pieces("train") for pieces in pair}
+    some = [(a.tolist(), b.tolist()) for batch in whole for a, b in zip(batch.source, batch.target, strict=True)]
+    assert {(cut.decode(a), cut.decode(b)) for a, b in some} <= lines
+    assert any(tuple(x for x in a if x) not in usual for a, _ in some)
