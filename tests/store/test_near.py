@@ -94,6 +94,19 @@ def test_the_bound_is_tighter_than_the_longest_key_allows(path):
         assert (found.unseen < careful - 3).all()
 
 
+def test_as_many_are_found_as_are_asked_for(path):
+    store = Embedded(path, width=D, approximate=Near(recall=0.1))
+    store.append(rows(3000))
+    store.index()
+    store.bias(range(0, 3000, 2), -np.inf)
+    for top in (1, 40, 400, 1400):
+        found = store.scan(rows(5, seed=5).keys, top=top)
+        assert (found.ids >= 0).all()
+        assert found.ids.shape == (5, top)
+    assert store.scan(rows(5, seed=5).keys, top=1).looked < 3000
+    store.close()
+
+
 def test_keys_of_any_length_and_of_one_kind(path):
     draw = np.random.default_rng(0)
     for i, keys in enumerate(

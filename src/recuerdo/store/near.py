@@ -74,7 +74,7 @@ class Look:
 
     def read(self, recall: float) -> tuple[np.ndarray, np.ndarray, float, float, int] | None:
         """Places [k], logits [k], the log-mass, the most that the log-mass of the rest may be, and how many rows were
-        read; None where reading all rows is cheaper."""
+        read; None where reading all rows is cheaper, or so few are not enough."""
         table, n = self.cells.table, self.index.state.places
         keys = self.index.keys()
         length = float(np.linalg.norm(self.query))
@@ -102,6 +102,8 @@ class Look:
                 np.dot(self.cells.rows[a:b], short, out=logits[at : at + b - a])
                 at += b - a
         self._bend(logits, places)
+        if np.count_nonzero(logits > -np.inf) < self.top:
+            return None
         unseen = self._bound(rest, means, extra, length) if len(rest) else -np.inf
         return *self._settled(keys, places, logits), unseen, looked
 
