@@ -311,6 +311,12 @@ def test_marks_can_train():
         assert reach.max() < 1e-9 * slope.max() + 1e-12
     plain = next(Caption(batch=16).batches(seed=4))
     assert plain.out is None
+    without = task.model("captioner", width=16, hidden=16, attention="none")
+    assert sum(Caption(batch=16).loss(without, plain).values()).requires_grad
+    with pytest.raises(
+        InputError, match="this captioner has no attention, so nothing can be muted: set data.marked = 0"
+    ):
+        task.loss(without, batch)
     assert [part.out.shape[0] for part in batch.split(2)] == [8, 8]
 
 

@@ -119,9 +119,14 @@ class Caption:
     def loss(self, model: Model, batch: Pictures) -> dict[str, Tensor]:
         """What each piece of a caption costs given those before it, and what the looks cost."""
         told = {"smoothing": self.smoothing} | ({} if batch.boxes is None else {"boxes": batch.boxes})
-        muted = () if batch.out is None else (mute_cells(batch.out),)
-        with bending(model, lambda *_: muted):
+        if batch.out is None:
             parts = model.loss(batch.pictures, batch.told, batch.target, **told)
+        elif model.attention == "none":
+            raise InputError("this captioner has no attention, so nothing can be muted: set data.marked = 0")
+        else:
+            muted = mute_cells(batch.out)
+            with bending(model, lambda *_: (muted,)):
+                parts = model.loss(batch.pictures, batch.told, batch.target, **told)
         return parts | ({"boxes": self.boxes * parts["boxes"]} if "boxes" in parts else {})
 
     @torch.no_grad()
