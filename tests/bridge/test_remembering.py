@@ -16,11 +16,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from recuerdo.bridge import remember_in
 from recuerdo.bridge.attention import watch
+from recuerdo.bridge.belief import EDGES, SHIFTS, Belief
 from recuerdo.bridge.reads import reads_of
 from recuerdo.bridge.recalling import Head
 from recuerdo.bridge.run import Loaded
 from recuerdo.bridge.states import KeyRule
-from recuerdo.bridge.trusting import EDGES, SHIFTS, Trust
 from recuerdo.errors import InputError, ModelError, NothingHeard
 from recuerdo.read import bending
 from recuerdo.steer.marks import Mark
@@ -80,7 +80,7 @@ def slow_alike(states: list[tuple[np.ndarray, np.ndarray]], rule: KeyRule, head:
 
 
 def slow_chances(
-    model, rule: KeyRule, heads: tuple[Head, ...], told: list[int], asked: list[int], trust: np.ndarray
+    model, rule: KeyRule, heads: tuple[Head, ...], told: list[int], asked: list[int], belief: np.ndarray
 ) -> np.ndarray:
     """The definition: for an expert, (p + exp(shift) * sum over heads and rows of exp(logit) on the token that came
     next) / all of it; and the mean of the experts by their weights."""
@@ -94,7 +94,7 @@ def slow_chances(
         for i, token in enumerate(told[1:]):
             recalled[:, token] += mass[:, i]
     for row, more in zip(chances, recalled, strict=True):
-        weights = trust[sum(np.log(more.sum()) > edge for edge in EDGES)]
+        weights = belief[sum(np.log(more.sum()) > edge for edge in EDGES)]
         row[:] = sum(
             w * (row + np.exp(b) * more) / (1 + np.exp(b) * more.sum()) for w, b in zip(weights, SHIFTS, strict=True)
         )
@@ -113,7 +113,7 @@ def test_model_and_memory_together_are_the_definition(name, tmp_path):
     with remember_in(model, tmp_path / "m.db", rule=rule, heads=heads, top=50) as memory:
         memory.read(told)
         got = model(torch.tensor([asked])).logits[0].double().softmax(-1).numpy()
-    want = slow_chances(model, rule, heads, told, asked, memory.trust.weights)
+    want = slow_chances(model, rule, heads, told, asked, memory.belief.weights)
     assert np.abs(got - want).max() <= 1e-5
     assert np.abs(want - model(torch.tensor([asked])).logits[0].double().softmax(-1).numpy()).max() > 0.01
 
@@ -242,23 +242,23 @@ def test_how_far_a_memory_is_believed_is_learned_and_kept(tmp_path):
     with remember_in(model, tmp_path / "m.db", heads=(Head(0.0, 60.0, 0.6),), rule=KeyRule(0, reach=1)) as memory:
         memory.read(told)
         memory.read(told)  # word for word: what is recalled comes
-        believed = 5.0 + memory.trust.shift(np.array([5.0]))[0]
-        kept = memory.trust.weights.copy()
+        believed = 5.0 + memory.belief.shift(np.array([5.0]))[0]
+        kept = memory.belief.weights.copy()
         for _ in range(3):
             memory.read(lies[:150])
     assert believed > 3.0
     with remember_in(model, tmp_path / "m.db") as memory:
-        assert memory.trust.weights.shape == kept.shape
-        assert not np.allclose(memory.trust.weights, kept, atol=1e-3)
+        assert memory.belief.weights.shape == kept.shape
+        assert not np.allclose(memory.belief.weights, kept, atol=1e-3)
         model(torch.tensor([told]))
-        memory.store.note("trust", "")
+        memory.store.note("belief", "")
     with remember_in(model, tmp_path / "m.db") as memory:
-        assert np.array_equal(memory.trust.weights, Trust().weights)
+        assert np.array_equal(memory.belief.weights, Belief().weights)
         model(torch.tensor([told]))
-        for text, words in (("[1", "trust of this memory cannot be read"), ("[[0.5]]", "has no 9 x 6 weights")):
-            memory.store.note("trust", text)
+        for text, words in (("[1", "belief of this memory cannot be read"), ("[[0.5]]", "has no 9 x 6 weights")):
+            memory.store.note("belief", text)
             refused(InputError, words, build("llama"), tmp_path / "m.db")
-        memory.store.note("trust", "")
+        memory.store.note("belief", "")
 
 
 WRITER = """

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recuerdo.bridge.trusting import Trust
+from recuerdo.bridge.belief import Belief
 from recuerdo.errors import InputError
 from recuerdo.read import Part, Reading, dot, merge, read
 from recuerdo.store.contract import Store
@@ -118,12 +118,12 @@ def _token(value: np.ndarray | None) -> int:
     return -1 if value is None else int(value[0])
 
 
-def merged(logits: Tensor, recalled: Recalled, trust: Trust) -> tuple[Tensor, Tensor]:
-    """The model's logits [q, v] and what was recalled, as far as it is trusted: log-chances of all together [q, v], and
-    the heads' shares [h, q] in them."""
+def merged(logits: Tensor, recalled: Recalled, belief: Belief) -> tuple[Tensor, Tensor]:
+    """The model's logits [q, v] and what was recalled, as far as it is believed: log-chances of all together [q, v],
+    and the heads' shares [h, q] in them."""
     own, tokens = logits.float().log_softmax(-1), recalled.tokens.to(logits.device)
     mixed, lse = (x[0].float().to(logits.device) for x in recalled.reading.part)
-    lse = lse + torch.from_numpy(trust.shift(recalled.mass)).to(lse)
+    lse = lse + torch.from_numpy(belief.shift(recalled.mass)).to(lse)
     heads = [Part(*part) for part in zip(mixed, lse, strict=True)]
     both = merge(Part(own[:, tokens].exp(), torch.zeros_like(lse[0])), *heads)
     own -= both.lse[:, None]

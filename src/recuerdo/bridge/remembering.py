@@ -9,7 +9,7 @@ It is read by two heads. One finds like meanings by the last state of the model,
 sum of early ones; `recuerdo.bridge.states` makes both. All parts merge exactly as reads do, by their log-masses: (p, 0)
 is the model's, and a head's is lse = log sum exp(sharpness * (alike - threshold) + bias). So the memory speaks where
 something like the present words was read before, as loud as it is alike, and is silent elsewhere; how far it is then to
-be believed it learns while it reads (`recuerdo.bridge.trusting`). This is the
+be believed it learns while it reads (`recuerdo.bridge.belief`). This is the
 nearest-neighbour language model of Khandelwal et al. (2020, arXiv 1911.00172) with the mixing of Grave et al.'s
 continuous cache (2017, arXiv 1612.04426) in place of a fixed weight, over a store that lasts.
 """
@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.bridge.attention import is_foreign
+from recuerdo.bridge.belief import Belief
 from recuerdo.bridge.reads import MEMORY
 from recuerdo.bridge.recalling import MEANING, WORDS, Head, Recall, Recaller, merged, recalls
 from recuerdo.bridge.run import Loaded, quiet
 from recuerdo.bridge.states import KeyRule, Listener, States
-from recuerdo.bridge.trusting import Trust
 from recuerdo.errors import InputError, ModelError, NothingHeard
 from recuerdo.store.contract import Store
 from recuerdo.store.embedded import Embedded
@@ -65,7 +65,7 @@ class LanguageMemory:
     def __init__(self, model: Any, tokenizer: Any, listener: Listener, recaller: Recaller, window: int):
         self.model, self.store, self.window = model, recaller.store, window
         told = self.store.notes()
-        self.centre, self.trust = _centre(told.get("centre", ""), model.device), Trust.of_text(told.get("trust", ""))
+        self.centre, self.belief = _centre(told.get("centre", ""), model.device), Belief.of_text(told.get("belief", ""))
         self.recalls: deque[Recall] = deque(maxlen=KEPT)
         self.heard = 0
         self._tokenizer, self._listener, self._recaller = tokenizer, listener, recaller
@@ -117,7 +117,7 @@ class LanguageMemory:
                 author=author,
             )
             kept.append(self.store.append(rows))
-            self.store.note("trust", self.trust.as_text())
+            self.store.note("belief", self.belief.as_text())
             if step is not None:
                 step("reading", end, n)
         self.heard += 1
@@ -130,8 +130,8 @@ class LanguageMemory:
         alone, recalled = told.cpu().numpy(), self._recaller(keys)
         if recalled is None:
             return -alone, -alone
-        both = merged(logits, recalled, self.trust)[0].gather(-1, at)[:, 0]
-        self.trust.learn(recalled.mass, alone.astype(np.float64), recalled.chance(after))
+        both = merged(logits, recalled, self.belief)[0].gather(-1, at)[:, 0]
+        self.belief.learn(recalled.mass, alone.astype(np.float64), recalled.chance(after))
         return -alone, -both.cpu().numpy()
 
     @torch.no_grad()
@@ -191,7 +191,7 @@ class LanguageMemory:
             some = slice(a, a + TOGETHER)
             recalled = self._recaller(keys[some])
             if recalled is not None:
-                both, shares = merged(logits[0, some], recalled, self.trust)
+                both, shares = merged(logits[0, some], recalled, self.belief)
                 out[some] = both.to(out.dtype)
                 self.recalls.extend(recalls(first + a, recalled, shares, self._recaller.top))
         output.logits = out[None]

@@ -23,10 +23,10 @@ SHIFTS = np.array([-np.inf, -3.0, -2.0, -1.0, 0.0, 1.0])  # of the log-mass, one
 BEGIN = np.array([1.0, 1.0, 1.0, 1.0, 16.0, 1.0]) / 21  # their weights at first: mostly the memory as it is
 SLOW = 0.2  # the power: 1 = Bayes' rule
 GIVEN_BACK = 0.003  # of the weights, after each token
-FIX = 'take it away with `store.note("trust", "")`, and it learns again'
+FIX = 'take it away with `store.note("belief", "")`, and it learns again'
 
 
-class Trust:
+class Belief:
     """Weights [9, 6] of the experts, by how loud a recall is."""
 
     def __init__(self, weights: np.ndarray | None = None):
@@ -53,14 +53,14 @@ class Trust:
         return json.dumps([[float(f"{x:.6g}") for x in row] for row in self.weights])
 
     @classmethod
-    def of_text(cls, text: str) -> "Trust":
+    def of_text(cls, text: str) -> "Belief":
         """What was written down; at first, nothing. Raises InputError for what no memory wrote."""
         if not text:
             return cls()
         try:
             weights = np.array(json.loads(text), np.float64)
         except (ValueError, TypeError) as error:
-            raise InputError(f"the trust of this memory cannot be read ({error}): {FIX}") from error
+            raise InputError(f"the belief of this memory cannot be read ({error}): {FIX}") from error
         if weights.shape != (len(EDGES) + 1, len(SHIFTS)) or not (weights > 0).all():
-            raise InputError(f"the trust of this memory has no {len(EDGES) + 1} x {len(SHIFTS)} weights: {FIX}")
+            raise InputError(f"the belief of this memory has no {len(EDGES) + 1} x {len(SHIFTS)} weights: {FIX}")
         return cls(weights / weights.sum(1, keepdims=True))
