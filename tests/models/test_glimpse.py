@@ -31,6 +31,30 @@ def test_squares_are_cut_as_by_a_loop(height, width, wide, place):
     assert torch.equal(ground.cut(middle), plain(pictures, middle, wide))
 
 
+@pytest.mark.parametrize("scale", [0, 1, 2])
+def test_the_gradient_of_a_place_is_the_slope_of_the_picture(scale):
+    pictures = torch.randint(0, 255, (3, 50, 71), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    place = torch.tensor([[0.0, 0.1], [-0.9, 0.95], [0.3, -0.6]])
+    ground = Ground(pictures, (6 + 2) * 4)
+    taken = retina(Ground(pictures, 6 * 4), place, 6, 3)
+    asked = place.clone().requires_grad_()
+    with_slope = retina(ground, asked, 6, 3)
+    assert torch.equal(with_slope, taken)
+
+    middle, each, wide = ground.middle(place), 2**scale, 6 * 2**scale
+
+    def cells(off):
+        return plain(pictures, middle + torch.tensor(off), wide).float().view(3, 6, each, 6, each).mean((2, 4)) / 255
+
+    weights = torch.randn(3, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    (with_slope.view(3, 3, 6, 6) * weights)[:, scale].sum().backward()
+    for axis, (off, side) in enumerate([((each, 0), 50), ((0, each), 71)]):
+        back = tuple(-one for one in off)
+        per_pixel = (cells(off) - cells(back)) / (2 * each)
+        slope = (per_pixel * weights[:, scale]).sum((1, 2)) * 0.5 * (side - 1)
+        torch.testing.assert_close(asked.grad[:, axis], slope, atol=1e-4, rtol=1e-4)
+
+
 def made(**more):
     torch.manual_seed(0)
     return Glimpse(10, **{"looks": 4, "size": 6, "scales": 2, "hidden": 32, **more}).eval()
@@ -123,6 +147,46 @@ def test_reward_moves_places():
         assert (model(some).places[:, 1] - wanted).square().sum(1).sqrt().mean() < 0.25
 
 
+def test_the_slope_alone_moves_places():
+    """No reward is given: a light spot beside the first glimpse is found because what is seen is to be bright."""
+    torch.manual_seed(0)
+    away = (torch.arange(40)[:, None] - 28).square() + (torch.arange(40) - 12).square()
+    pictures = 255 * (-away / 200).exp()[None]
+    model = Glimpse(2, looks=3, size=4, scales=2, hidden=16, std=0.05, slope=1.0)
+    rule = torch.optim.Adam(model.locate.parameters(), lr=3e-3)
+    seen = []
+    model.what.register_forward_hook(lambda module, given, told: seen.append(given[0]))
+
+    @torch.no_grad()
+    def off():
+        return float(((model(pictures).places[0, -1] + 1) * 19.5 - torch.tensor([28.0, 12.0])).norm())
+
+    assert off() > 6
+    for _ in range(150):
+        model(pictures.expand(16, -1, -1), drawn=True)
+        loss = -seen[-1].mean()
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+    assert off() < 3
+
+
+def test_slopes_are_for_training_only_and_leave_the_glimpses_as_they_are():
+    pictures = torch.randint(0, 255, (4, 30, 40), dtype=torch.uint8)
+    plainly, sloped = made(), made(slope=1.0)
+    torch.testing.assert_close(plainly(pictures).logits, sloped(pictures).logits, atol=0, rtol=0)
+    told = []
+    for model in (plainly, sloped):
+        torch.manual_seed(1)
+        told.append(model(pictures, drawn=True))
+    torch.testing.assert_close(told[0].logits, told[1].logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(told[0].places, told[1].places, atol=1e-6, rtol=0)
+    told[0].logits.sum().backward()
+    told[1].logits.sum().backward()
+    assert plainly.locate[0].weight.grad is None
+    assert sloped.locate[0].weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (0, 5, 5), (1, 0, 5), (1, 1, 5, 5)])
 def test_other_shapes_are_no_pictures(shape):
     with pytest.raises(ShapeError, match="pictures are \\[b, height, width\\]"):
@@ -132,8 +196,10 @@ def test_other_shapes_are_no_pictures(shape):
 def test_sizes_that_cannot_be():
     with pytest.raises(InputError, match="looks, size, scales and hidden are 1 or more"):
         Glimpse(10, looks=0)
-    with pytest.raises(InputError, match="std is above 0"):
+    with pytest.raises(InputError, match="std is above 0, slope 0 or more"):
         Glimpse(10, std=0.0)
+    with pytest.raises(InputError, match="slope 0 or more"):
+        Glimpse(10, slope=-1.0)
 
 
 @pytest.mark.parametrize("what", ["dense", "convolved"])

@@ -242,7 +242,7 @@ def test_the_rate_is_halved_every_so_many_steps():
     assert [pace.rate(step) for step in range(1, 11)] == [0.8] * 4 + [0.4] * 4 + [0.2] * 2
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop", "muon"])
 def test_every_optimiser_finds_the_least(name):
     learned = parameter()
     pace = Pace(300, 0.05, optimiser=name, clip=10)
@@ -329,7 +329,7 @@ def test_parts_of_a_batch_count_their_weight():
 # --------------------------------------------------------------------------------------------------------------- going on
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop", "muon"])
 @pytest.mark.parametrize("stop", [1, 4, 5, 8])
 def test_a_run_that_goes_on_is_the_run_that_was_not_stopped(name, stop):
     """Bit for bit, with noise in the loss, an average and checks; the state passes through tensors and numbers."""
@@ -358,6 +358,54 @@ def test_a_run_that_goes_on_is_the_run_that_was_not_stopped(name, stop):
     events += run(second, again, 99)
     assert events == expected
     assert torch.equal(whole, second)
+
+
+def layers():
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Embedding(90, 6), nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 12), nn.Linear(12, 1))
+
+
+def test_muon_turns_matrices_between_layers_and_leaves_the_rest_to_adamw():
+    """One step against a known gradient: of a matrix all its directions move alike (Jordan et al. 2024)."""
+    model, plain, start = layers(), layers(), layers().state_dict()
+    torch.manual_seed(1)
+    wanted = {name: torch.randn_like(p) for name, p in start.items()}
+    for one, name in ((model, "muon"), (plain, "adamw")):
+        own = dict(one.named_parameters())
+
+        def loss(item, own=own):
+            return sum((p * wanted[name]).sum() for name, p in own.items())
+
+        list(fit(loss, one.parameters(), [[0]], Pace(1, 0.01, optimiser=name)))
+    for name, p in model.named_parameters():
+        if name in ("1.weight", "3.weight"):
+            left, _, right = torch.linalg.svd(wanted[name], full_matrices=False)
+            full = -0.01 * 0.2 * max(p.shape) ** 0.5 * left @ right
+            moved = (p - start[name]).detach()
+            assert (moved * full).sum() > 0.95 * moved.norm() * full.norm(), name
+            assert moved.norm() == pytest.approx(float(full.norm()), rel=0.2), name
+        else:
+            assert torch.equal(p, plain.state_dict()[name]), name
+
+
+def test_muon_goes_on_bit_for_bit():
+    pace, items = Pace(12, 0.02, optimiser="muon", average=0.9, decay=0.1), torch.arange(90)
+
+    def run(model, state, upto):
+        batches = ([items[n::7]] for n in range(state.number, 99))
+        told = fit(lambda item: model(item).square().mean(), model.parameters(), batches, pace, state=state)
+        return [event for _, event in zip(range(upto), told, strict=False)]
+
+    whole, first, second = layers(), layers(), layers()
+    expected = run(whole, State(dict(whole.named_parameters()), pace, seed=1), 99)
+    state = State(dict(first.named_parameters()), pace, seed=1)
+    events = run(first, state, 5)
+    second.load_state_dict(first.state_dict())
+    again = State(dict(second.named_parameters()), pace, seed=1)
+    again.load({name: t.clone() for name, t in state.tensors().items()}, state.numbers())
+    events += run(second, again, 99)
+    assert events == expected
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
 
 
 def test_a_state_of_something_else_is_refused():

@@ -11,8 +11,10 @@ does not depend on how large the picture is.
 
 What is there is found by a dense layer, as in the paper, or by convolutions, which know a stroke wherever it lies.
 
-Places are hard choices, learned by REINFORCE with a baseline (Williams 1992); everything else by gradients. They are
-(down, across), from -1 at the middle of the first pixel to 1 at that of the last.
+Places are hard choices, learned by REINFORCE with a baseline (Williams 1992); everything else by gradients. With
+`slope` they are also learned by the slope of the picture at each glimpse: a draw is its mean and noise, so what the
+pixels there would become a little further on is a gradient of the mean. The glimpses are the same whole pixels.
+Places are (down, across), from -1 at the middle of the first pixel to 1 at that of the last.
 """
 
 from dataclasses import dataclass
@@ -70,13 +72,14 @@ class Glimpse(nn.Module):
         hidden: int = 256,
         std: float = 0.11,
         what: str = "dense",
+        slope: float = 0.0,
     ):
         super().__init__()
         if what not in WHATS:
             raise InputError(f"there is nothing that sees {what!r}: choose {' or '.join(WHATS)}")
-        if min(classes, looks, size, scales, hidden) < 1 or not std > 0:
-            raise InputError("classes, looks, size, scales and hidden are 1 or more, and std is above 0")
-        self.looks, self.size, self.scales, self.std = looks, size, scales, std
+        if min(classes, looks, size, scales, hidden) < 1 or not std > 0 or slope < 0:
+            raise InputError("classes, looks, size, scales and hidden are 1 or more, std is above 0, slope 0 or more")
+        self.looks, self.size, self.scales, self.std, self.slope = looks, size, scales, std, slope
         self.what, self.where = WHATS[what](scales, size), nn.Sequential(nn.Linear(2, 128), nn.ReLU())
         self.glimpse = nn.Linear(256, 256)
         self.core = nn.Linear(256 + hidden, hidden)
@@ -90,7 +93,8 @@ class Glimpse(nn.Module):
         looks. Raises ShapeError for other shapes."""
         if pictures.dim() != 3 or not pictures.numel():
             raise ShapeError(f"pictures are [b, height, width], one pixel or more each, not {tuple(pictures.shape)}")
-        b, ground = len(pictures), Ground(pictures, self.size * 2 ** (self.scales - 1))
+        sloped = drawn and self.slope > 0 and torch.is_grad_enabled()
+        b, ground = len(pictures), Ground(pictures, (self.size + 2 * sloped) * 2 ** (self.scales - 1))
         place = pictures.new_zeros(b, 2, dtype=self.core.weight.dtype)
         state = place.new_zeros(b, self.core.out_features)
         states, places, means, moves = [], [place], [], []
@@ -107,6 +111,8 @@ class Glimpse(nn.Module):
             means.append(mean)
             moves.append(move)
             place = move.clamp(-1, 1).to(state.dtype)
+            if sloped:
+                place = place + self.slope * (mean - mean.detach()).to(place.dtype)
             places.append(place)
         all_ = torch.stack(states, 1)
         logits, baselines = self.classify(all_).float(), self.baseline(all_[:, :-1].detach())[..., 0].float()

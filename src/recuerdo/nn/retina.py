@@ -13,14 +13,28 @@ SMALL = 90 * 90  # pixels of a picture
 
 def retina(ground: "Ground", place: Tensor, size: int, scales: int) -> Tensor:
     """What glimpses at places [b, 2] take: [b, scales * size * size], from 0 to 1. The squares of each scale are twice
-    as wide as the ones before, and averaged down to `size` x `size` numbers; `ground` cuts the widest."""
+    as wide as the ones before, and averaged down to `size` x `size` numbers; `ground` cuts the widest.
+
+    Places are whole pixels, so a number has no gradient by its place. Where `place` asks for one, it gets the slope of
+    the picture there: half the difference between the next number and the one before, down and across. `ground` must
+    cut a number more on each side of the widest square then. The numbers taken are the same.
+    """
     widest = ground.cut(ground.middle(place)).float() / WHITE
+    edge = int(place.requires_grad)
+    off = ground.pixels(place) if edge else place  # from here on only its gradient counts
     found = []
     for scale in range(scales):
-        wide = size * 2**scale
+        each = 2**scale
+        wide = (size + 2 * edge) * each
         first = ground.wide // 2 - wide // 2
         square = widest[:, None, first : first + wide, first : first + wide]
-        found.append(functional.avg_pool2d(square, 2**scale).flatten(1))
+        cells = functional.avg_pool2d(square, each)[:, 0]
+        if edge:
+            down = (cells[:, 2:, 1:-1] - cells[:, :-2, 1:-1]) / (2 * each)
+            across = (cells[:, 1:-1, 2:] - cells[:, 1:-1, :-2]) / (2 * each)
+            nothing = (off - off.detach())[:, :, None, None]  # 0, with a gradient
+            cells = cells[:, 1:-1, 1:-1] + down * nothing[:, 0] + across * nothing[:, 1]
+        found.append(cells.flatten(1))
     return torch.cat(found, 1)
 
 
@@ -42,8 +56,12 @@ class Ground:
 
     def middle(self, place: Tensor) -> Tensor:
         """The pixels, (down, across), at places [b, 2] from -1 to 1."""
+        return self.pixels(place.detach()).round().long()
+
+    def pixels(self, place: Tensor) -> Tensor:
+        """The same, not rounded."""
         last = place.new_tensor([side - 1 for side in self.sides], dtype=torch.float32)
-        return (0.5 * (place.float() + 1) * last).round().long()
+        return 0.5 * (place.float() + 1) * last
 
     def cut(self, middle: Tensor) -> Tensor:
         """The square around each pixel [b, 2]: [b, wide, wide]."""

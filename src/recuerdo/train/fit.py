@@ -115,12 +115,12 @@ def fit(
             if not math.isfinite(norm):
                 raise InputError(f"the gradient of step {number} is {norm}: lower the learning rate")
             state.step()
-            state.optimiser.zero_grad()
+            state.clear()
             if not state.finite():
                 raise InputError(f"step {number} made parameters infinite: lower the learning rate")
             yield Step(number, pace.steps, sum(parts.values()), parts, pace.rate(number), norm)
     finally:
-        state.optimiser.zero_grad()
+        state.clear()
 
 
 def _backward(

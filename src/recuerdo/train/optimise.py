@@ -4,7 +4,7 @@ import hashlib
 import math
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,9 @@ from recuerdo.errors import InputError, RunError
 from recuerdo.train.device import World
 
 SHAPES = ("cosine", "constant", "halve")
-OPTIMISERS = ("adamw", "adam", "sgd", "rmsprop")
+OPTIMISERS = ("adamw", "adam", "sgd", "rmsprop", "muon")
 PRECISIONS = ("float32", "bfloat16")
+LONG = 8  # a matrix that is more times as long as wide is a table of vectors, or a last layer
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,11 @@ class Pace:
 
     `steps`, the highest rate `lr`, `warmup` (share of the steps in which the rate rises to it), `shape` (after that
     cosine, down to a tenth, or constant, or halve: half of it after every `halve_every` steps), `clip` (norm of the
-    gradient at most), `decay` of weights, `optimiser` (adamw, adam, sgd, or rmsprop with momentum 0.9, as the NTM was
-    trained), `average` (decay of a running mean of the parameters, which is then what is checked and kept as best;
-    0 = none), `precision` of the forward pass, and `patience` (stop after so many checks in a row that did not lower
-    the first number; 0 = never). Raises InputError.
+    gradient at most), `decay` of weights, `optimiser` (adamw, adam, sgd, rmsprop with momentum 0.9, as the NTM was
+    trained, or muon: Jordan et al. 2024, for the matrices between layers, with adamw for all else), `average` (decay of
+    a running mean of the parameters, which is then what is checked and kept as best; 0 = none), `precision` of the
+    forward pass, and `patience` (stop after so many checks in a row that did not lower the first number; 0 = never).
+    Raises InputError.
     """
 
     steps: int
@@ -69,13 +71,26 @@ class Pace:
         done = (step - rising) / max(1, self.steps - rising)
         return self.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
-    def rule(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters; each step sets its rate."""
+    def rules(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, ...]:
+        """The optimisers of these parameters, each parameter in one of them; each step sets their rate.
+
+        For muon a matrix is between layers when neither side is more than `LONG` times the other: tables of vectors and
+        the last layer before a few classes are longer. Its steps are as large as those of adamw (Liu et al. 2025).
+        """
         learned = list(parameters)
         told: dict[str, Any] = {"lr": self.lr, "weight_decay": self.decay}
+        if self.optimiser == "muon":
+            between = {p: None for p in learned if p.dim() == 2 and max(p.shape) <= LONG * min(p.shape)}
+            others = [p for p in learned if p not in between]
+            muon = [torch.optim.Muon([*between], adjust_lr_fn="match_rms_adamw", **told)] if between else []
+            return (*muon, *([self._fused(torch.optim.AdamW, others, told)] if others else []))
         if self.optimiser == "rmsprop":
-            return torch.optim.RMSprop(learned, alpha=0.9, eps=1e-5, momentum=0.9, foreach=False, **told)
+            return (torch.optim.RMSprop(learned, alpha=0.9, eps=1e-5, momentum=0.9, foreach=False, **told),)
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}.get(self.optimiser, torch.optim.AdamW)
+        return (self._fused(kind, learned, told),)
+
+    @staticmethod
+    def _fused(kind: Any, learned: Sequence[nn.Parameter], told: Mapping[str, Any]) -> torch.optim.Optimizer:
         # One kernel a parameter, not one for each product: four times as fast for the small models of this field.
         fused = all(p.device.type in ("cpu", "cuda") and p.dtype in (torch.float32, torch.float64) for p in learned)
         return kind(learned, fused=fused, foreach=False, **told)
@@ -107,7 +122,7 @@ class State:
         self.waited = 0
         self.settled = 0
         self.improved = False
-        self.optimiser = pace.rule(self.parameters.values())
+        self.optimisers = pace.rules(self.parameters.values())
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if pace.average else {}
 
     def begin(self, number: int) -> None:
@@ -121,15 +136,21 @@ class State:
     def step(self) -> None:
         """Make a step along the gradients, and move the average; Ctrl-C comes before or after it."""
         with whole():
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.pace.rate(self.number + 1)
-            self.optimiser.step()
+            for optimiser in self.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = self.pace.rate(self.number + 1)
+                optimiser.step()
             self.number += 1
             self.improved = False
             # A young average would remember the parameters that nobody learned: it starts as a plain mean.
             keep = min(self.pace.average, (1 + self.number) / (10 + self.number))
             for name, mean in self.average.items():
                 mean.lerp_(self.parameters[name].detach(), 1 - keep)
+
+    def clear(self) -> None:
+        """Drop all gradients."""
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
 
     def note(self, numbers: Mapping[str, float]) -> None:
         """Compare the first of some numbers with the least so far."""
@@ -177,11 +198,11 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors but the parameters themselves: `optimiser.NAME.WHAT` and `average.NAME`."""
-        states = self.optimiser.state
         found = {
             f"optimiser.{name}.{what}": value
             for name, p in self.parameters.items()
-            for what, value in states.get(p, {}).items()
+            for optimiser in self.optimisers
+            for what, value in optimiser.state.get(p, {}).items()
             if isinstance(value, Tensor)
         }
         return found | {f"average.{name}": mean for name, mean in self.average.items()}
@@ -197,17 +218,20 @@ class State:
 
     def load(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Go on from here. Raises RunError when this is the state of other parameters or of another rule."""
-        own: dict[int, dict[str, Tensor]] = {}
-        for i, name in enumerate(self.parameters):
+        own: dict[nn.Parameter, dict[str, Tensor]] = {}
+        for name, p in self.parameters.items():
             head = f"optimiser.{name}."
             found = {key.removeprefix(head): t for key, t in tensors.items() if key.startswith(head)}
-            own |= {i: found} if found else {}
+            own |= {p: found} if found else {}
         averages = {name: tensors.get(f"average.{name}") for name in self.average}
         known = sum(map(len, own.values())) + len(averages)
         told = sum(key.startswith(("optimiser.", "average.")) for key in tensors)
         if known != told or any(mean is None for mean in averages.values()):
             raise RunError("this state is of other parameters or of another optimiser: train with the recipe it is of")
-        self.optimiser.load_state_dict({"state": own, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        for optimiser in self.optimisers:
+            learned = [p for group in optimiser.param_groups for p in group["params"]]
+            state = {i: own[p] for i, p in enumerate(learned) if p in own}
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         for name, mean in averages.items():
             self.average[name].copy_(mean)  # type: ignore[arg-type]
         least = numbers["least"]
