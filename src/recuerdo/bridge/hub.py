@@ -19,7 +19,7 @@ from recuerdo.data.web import Passing, open_url
 from recuerdo.errors import FetchError, ModelError
 
 WAIT = 4.0  # seconds in which the hub must have answered, else it counts as out of reach
-PLAIN = (".json", ".txt", ".model", ".jinja")  # settings and tokenizers; .model is SentencePiece
+PLAIN = (".json", ".txt", ".model", ".spm", ".jinja")  # settings and tokenizers; .model and .spm are SentencePiece
 OFF = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # read now, not when the library is imported
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 

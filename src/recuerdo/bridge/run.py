@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from recuerdo.bridge.attention import watch
 from recuerdo.bridge.catalogue import catalogue, resolve
 from recuerdo.bridge.convert import Progress
+from recuerdo.bridge.marian import marian_tokenizer
 from recuerdo.bridge.reads import MEMORY, is_cross
 from recuerdo.errors import InputError, ModelError
 from recuerdo.read import Reading, Seen
@@ -95,10 +97,12 @@ def load(name_or_path: str | Path, *, progress: Progress | None = None) -> Loade
         tokenizer = None
         if kind in ("causal", "encoder", "pair"):
             try:
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+                marian = config.model_type == "marian" and not (Path(folder) / "tokenizer.json").exists()
+                whose = marian_tokenizer if marian else partial(AutoTokenizer.from_pretrained, trust_remote_code=False)
+                tokenizer = whose(folder)
             except (OSError, ValueError, KeyError) as error:
                 raise ModelError(f"{name_or_path} has no usable tokenizer: {_first_line(error)}") from error
-            if not tokenizer.is_fast:
+            if not (marian or tokenizer.is_fast):
                 raise ModelError(f"{name_or_path} has no tokenizer.json: convert its tokenizer to a fast one first")
     entry = catalogue().get(str(name_or_path))
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
