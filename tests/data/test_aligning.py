@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recuerdo.data.aligning import align, grown, words_of
+from recuerdo.data.aligning import align, by_hand, dictionary, grown, words_of
+from recuerdo.errors import InputError
 
 WORDS = {"red": "rot", "blue": "blau", "house": "haus", "tree": "baum", "sees": "sieht", "old": "alt", "dog": "hund"}
 
@@ -49,3 +50,20 @@ def test_any_pairs_have_links_that_are_there(pairs):
 )
 def test_words_of_a_line(text, words):
     assert words_of(text).words == words
+
+
+def test_a_dictionary_has_the_last_word(tmp_path):
+    path = tmp_path / "words.tsv"
+    path.write_text("Hund\tdog\n\nHündin\tdog\nbaum\ttree\n", encoding="utf-8")
+    known = dictionary(path)
+    assert known == {"dog": {"hund", "hündin"}, "tree": {"baum"}}
+    source, target = ["der", "baum", "hund", "sieht", "hund"], ["the", "tree", "dog", "dog", "sees"]
+    links = {(0, 0), (0, 1), (4, 2), (3, 2), (3, 4)}
+    told = by_hand(source, target, links, known)
+    assert told == {(0, 0), (1, 1), (4, 2), (2, 3), (3, 4)}  # linked before: kept; else the nearest to the diagonal
+    assert by_hand(source, target, links, {}) == links
+    assert by_hand(["x"], ["dog"], {(0, 0)}, known) == {(0, 0)}
+    for wrong in ("hund dog", "hund\t", "a\tb\tc"):
+        path.write_text(f"baum\ttree\n{wrong}\n", encoding="utf-8")
+        with pytest.raises(InputError, match="line 2, is no word of the source, a tab and a word of the target"):
+            dictionary(path)

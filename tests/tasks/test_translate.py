@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from recuerdo.data.subwords import LEAST
+from recuerdo.data.wording import Worded
 from recuerdo.errors import InputError
 from recuerdo.metrics.texts import bleu, chrf
 from recuerdo.nn.decoding import Drawn
+from recuerdo.tasks.aligned import owning
+from recuerdo.tasks.paired import linked
 from recuerdo.tasks.spoken import streamed
 from recuerdo.tasks.translate import Translate
 from recuerdo.train.fit import Step, fit
@@ -379,6 +382,32 @@ def test_guided_it_shows_what_goes_together(task, folder):
         assert len(pairs) >= 2
     assert found[0.5] > 0.6
     assert found[0.5] > found[0.0]
+
+
+def test_a_dictionary_says_where_a_word_must_look(task, tmp_path):
+    """What the pairs say is overruled: "hund" is to read "house" wherever that is there."""
+    path = tmp_path / "words.tsv"
+    path.write_text("house\thund\n", encoding="utf-8")
+    own = Translate(**{**vars_of(task), "guided": 0.5, "dictionary": str(path)})
+    kept = linked(own._sources("train"), own._cut.told)
+    told = linked(own._sources("train"), own._cut.told, own.dictionary)
+    moved = 0
+    for (a, b), before, after in zip(own._pairs("train"), kept, told, strict=True):
+        if not ("house" in a and "hund" in b):
+            assert before == after
+            continue
+        source, target = (owning(own._cut, Worded.by_blanks(side)) for side in (a, b))
+        words = {(int(source[i].argmax()), int(target[j].argmax())) for i, j in after}
+        for i, j in words:
+            if b.split()[j] == "hund":
+                assert a.split()[i] == "house"
+                moved += 1
+    assert moved > 20
+    for links in (kept, told):
+        assert len(links) == 400
+    assert next(own.batches(seed=0)).links is not None
+    with pytest.raises(InputError, match="a dictionary says where words look while attention is guided: set guided"):
+        Translate(dictionary="words.tsv")
 
 
 def vars_of(task):

@@ -2,15 +2,18 @@
 
 IBM model 1 (Brown et al. 1993) with a pull to the diagonal (Dyer, Chahuneau & Smith 2013), learned both ways; what both
 ways say is taken, and grown by neighbours that one of them says, of words without a link (Koehn et al. 2003). It gives
-marks from which a translator's attention can learn (Garg et al. 2019).
+marks from which a translator's attention can learn (Garg et al. 2019). A person's dictionary has the last word.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from recuerdo.data.parallel import lines
 from recuerdo.data.wording import Worded
+from recuerdo.errors import InputError
 
 WORD = re.compile(r"\w+|[^\w\s]")
 PULL = 4.0  # how fast a link loses with its distance from the diagonal
@@ -37,6 +40,36 @@ def align(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], *, rounds: int =
         grown({(i, j) for j, i in enumerate(there) if i >= 0}, {(i, j) for i, j in enumerate(back) if j >= 0})
         for there, back in zip(*ways, strict=True)
     ]
+
+
+def dictionary(path: str | Path) -> dict[str, set[str]]:
+    """The words of a source that each word of a target is known to come from: a file with a word of the source, a tab
+    and a word of the target in each line, in lower case here. Raises InputError for a line of another form."""
+    found: dict[str, set[str]] = {}
+    for number, line in enumerate(lines(path), 1):
+        words = line.lower().split("\t")
+        if not line.strip():
+            continue
+        if len(words) != 2 or not all(word.strip() for word in words):
+            raise InputError(f"{path}, line {number}, is no word of the source, a tab and a word of the target: {line!r}")
+        found.setdefault(words[1].strip(), set()).add(words[0].strip())
+    return found
+
+
+def by_hand(
+    source: Sequence[str], target: Sequence[str], links: set[Link], known: Mapping[str, set[str]]
+) -> set[Link]:
+    """Links of a pair of lines in which the words of a person's dictionary go where it says: of several places the one
+    that was linked before, or else the one nearest to the diagonal."""
+    found = set(links)
+    for j, word in enumerate(target):
+        there = [i for i, other in enumerate(source) if other in known.get(word, ())]
+        if not there:
+            continue
+        kept = {(i, j) for i in there} & links
+        straight = j * len(source) / len(target)
+        found = {link for link in found if link[1] != j} | (kept or {(min(there, key=lambda i: abs(i - straight)), j)})
+    return found
 
 
 def grown(there: set[Link], back: set[Link]) -> set[Link]:

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from recuerdo.data.aligning import align, words_of
+from recuerdo.data.aligning import align, by_hand, dictionary, words_of
 from recuerdo.data.fraying import Frayed
 from recuerdo.data.parallel import Pair, Pieces, Source
 from recuerdo.data.subwords import Subwords
@@ -32,11 +32,13 @@ def encoded(sources: tuple[Source, ...], told: str) -> list[Pieces]:
 
 
 @lru_cache(4)
-def linked(sources: tuple[Source, ...], told: str) -> list[list[tuple[int, int]]]:
-    """Which pieces of each pair go together: those of words that do."""
+def linked(sources: tuple[Source, ...], told: str, by: str = "") -> list[list[tuple[int, int]]]:
+    """Which pieces of each pair go together: those of words that do, as the dictionary `by`, a file, has it first."""
+    known = dictionary(by) if by else {}
     cut, lines = Subwords(told), [[" ".join(side.split()) for side in pair] for pair in all_of(sources)]
     words = [[words_of(side) for side in pair] for pair in lines]
-    links = align([([w.lower() for w in a.words], [w.lower() for w in b.words]) for a, b in words])
+    plain = [([w.lower() for w in a.words], [w.lower() for w in b.words]) for a, b in words]
+    links = [by_hand(a, b, some, known) for (a, b), some in zip(plain, align(plain), strict=True)]
     found = []
     for (a, b), some in zip(words, links, strict=True):
         pieces: list[dict[int, list[int]]] = [{}, {}]

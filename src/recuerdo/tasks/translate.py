@@ -56,7 +56,8 @@ class Translate:
     either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels.
     `frayed`: the chance that a merge of subwords is left out in training (`recuerdo.data.fraying`).
     `guided`: how much it counts that what shows the alignment, a `head` of the Transformer, reads what goes together
-    (`recuerdo.data.aligning` finds that in the training pairs). `beam` and `alpha` as in `recuerdo.nn.decoding.beam`,
+    (`recuerdo.data.aligning` finds that in the training pairs; where `dictionary`, a file, knows a word, that word must
+    look there). `beam` and `alpha` as in `recuerdo.nn.decoding.beam`,
     for the test. `subwords`: those to use instead of learned ones.
 
     Raises InputError for what cannot be.
@@ -76,6 +77,7 @@ class Translate:
     smoothing: float = 0.1
     frayed: float = 0.0
     guided: float = 0.0
+    dictionary: str = ""
     beam: int = 5
     alpha: float = 1.0
     subwords: str = field(default="", repr=False)
@@ -88,6 +90,8 @@ class Translate:
             raise InputError(f"there is no form {self.form!r} of the text: choose {' or '.join(FORMS)}")
         if not 0 <= self.guided < float("inf"):
             raise InputError(f"guided is the weight of a loss, 0 or more, not {self.guided}")
+        if self.dictionary and not self.guided:
+            raise InputError("a dictionary says where words look while attention is guided: set guided = 0.05 as well")
         if not 0 <= self.frayed < 1 or (self.frayed and self.guided):
             raise InputError(
                 "frayed is a chance from 0 to below 1, and 0 where training is guided, whose links go by pieces"
@@ -122,7 +126,7 @@ class Translate:
             return rounds(
                 frayed(self._sources("train"), self._cut.told, rows, self.frayed), self.tokens, seed=seed, start=start
             )
-        links = linked(self._sources("train"), self._cut.told) if self.guided else None
+        links = linked(self._sources("train"), self._cut.told, self.dictionary) if self.guided else None
         some = None if links is None else [links[row] for row in rows]
         return rounds([pairs[row] for row in rows], self.tokens, seed=seed, start=start, links=some)
 
