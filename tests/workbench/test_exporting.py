@@ -148,5 +148,5 @@ def test_what_cannot_be_packed(run, tmp_path, monkeypatch):
 def test_the_command_packs(run, tmp_path):
     told = CliRunner().invoke(app, ["export", str(run), "--to", "run", "--out", str(tmp_path / "s"), "--json"])
     assert json.loads(told.stdout)["bytes"] > 1000
-    with pytest.raises(InputError, match="there is no form 'onnx' to export to: choose ctranslate2 or run"):
-        CliRunner().invoke(app, ["export", str(run), "--to", "onnx", "--out", "x"], catch_exceptions=False)
+    with pytest.raises(InputError, match="there is no form 'tflite' to export to: choose ctranslate2, onnx or run"):
+        CliRunner().invoke(app, ["export", str(run), "--to", "tflite", "--out", "x"], catch_exceptions=False)

@@ -14,6 +14,8 @@ EXAMPLES = """Examples:
 
 `recuerdo export runs/multi30k-en-fr --out served --type int8`
 
+`recuerdo export runs/multi30k-en-fr --to onnx --out portable`
+
 `recuerdo export runs/babi-1k-reader --to run --out small --type float16 --licence "CC BY 3.0"`
 """
 
@@ -22,7 +24,10 @@ def export(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder that is not there yet.")],
     to: Annotated[
-        str, typer.Option("--to", help="ctranslate2 (Transformers that translate), or run: a small folder to pass on.")
+        str,
+        typer.Option(
+            "--to", help="ctranslate2 or onnx (Transformers that translate), or run: a small folder to pass on."
+        ),
     ] = "ctranslate2",
     kind: Annotated[
         str, typer.Option("--type", help="float32, float16; ctranslate2 also int8, int8_float32, int16; run bfloat16.")
@@ -42,8 +47,15 @@ def export(
 
         folder = write(run, out, kind=kind)
         what = f"for CTranslate2, numbers as {kind}; its subwords are in subwords.json"
+    elif to == "onnx":
+        from recuerdo.workbench.portable import export_onnx
+
+        if kind != "float32":
+            raise InputError(f"ONNX is written in float32, not in {kind}: leave --type out")
+        folder = export_onnx(run, out)
+        what = "model.onnx: source and what was told -> logits of the next piece, and what it read of the source"
     else:
-        raise InputError(f"there is no form {to!r} to export to: choose ctranslate2 or run")
+        raise InputError(f"there is no form {to!r} to export to: choose ctranslate2, onnx or run")
     size = sum(file.stat().st_size for file in folder.iterdir())
     if as_json:
         print(json.dumps({"folder": str(folder), "type": kind, "bytes": size}))

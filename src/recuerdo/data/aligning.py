@@ -51,14 +51,14 @@ def dictionary(path: str | Path) -> dict[str, set[str]]:
         if not line.strip():
             continue
         if len(words) != 2 or not all(word.strip() for word in words):
-            raise InputError(f"{path}, line {number}, is no word of the source, a tab and a word of the target: {line!r}")
+            raise InputError(
+                f"{path}, line {number}, is no word of the source, a tab and a word of the target: {line!r}"
+            )
         found.setdefault(words[1].strip(), set()).add(words[0].strip())
     return found
 
 
-def by_hand(
-    source: Sequence[str], target: Sequence[str], links: set[Link], known: Mapping[str, set[str]]
-) -> set[Link]:
+def by_hand(source: Sequence[str], target: Sequence[str], links: set[Link], known: Mapping[str, set[str]]) -> set[Link]:
     """Links of a pair of lines in which the words of a person's dictionary go where it says: of several places the one
     that was linked before, or else the one nearest to the diagonal."""
     found = set(links)
