@@ -78,7 +78,7 @@ def test_pictures_of_ones_own_are_learned_and_judged(task, model):
     assert {"BLEU-4", "METEOR", "ROUGE-L", "nearest picture's CIDEr"} <= set(told)
     with pytest.raises(InputError, match="there is no split 'dev'"):
         task.check(model, "dev")
-    with pytest.raises(InputError, match="nobody drew boxes on these photos"):
+    with pytest.raises(InputError, match="nobody drew boxes on these photos: marks names a file of them"):
         task.evidence(model, "test")
 
 
@@ -336,10 +336,13 @@ def test_a_rule_leaves_other_reads_alone():
         ({"data": "coco"}, "there is no source of captions 'coco': choose scenes, flickr8k, files"),
         ({"batch": 0}, "batch, said, beam and cells are 1 or more, side 8 or more, smoothing from 0 to below 1"),
         ({"data": "files"}, "pictures of your own are named"),
-        ({"boxes": -0.1}, "boxes is 0 or more, and 0 for photos: nobody drew boxes on them"),
+        ({"boxes": -0.1}, "boxes is 0 or more, and 0 for photos on which nobody drew: marks names the file of boxes"),
         ({"marked": 1.5}, "marked is a share of scenes, 0 to 1, and 0 for photos"),
         ({"data": "flickr8k", "marked": 0.5}, "marked is a share of scenes, 0 to 1, and 0 for photos"),
-        ({"data": "flickr8k", "boxes": 0.1}, "boxes is 0 or more, and 0 for photos: nobody drew boxes on them"),
+        (
+            {"data": "flickr8k", "boxes": 0.1},
+            "boxes is 0 or more, and 0 for photos on which nobody drew: marks names the file of boxes",
+        ),
         ({"side": 64}, "scenes are read from their 72 x 72 pixels: leave side and sees away"),
         ({"sees": "dinov2"}, "scenes are read from their 72 x 72 pixels: leave side and sees away"),
     ],

@@ -155,7 +155,7 @@ class Captioner(nn.Module):
         weights = torch.stack([look.weights for look in looks], 1)
         if boxes is not None:
             inside = (weights * boxes).sum(-1)[boxes.any(-1)]
-            parts["boxes"] = -inside.clamp_min(LEAST).log().mean()
+            parts["boxes"] = -inside.clamp_min(LEAST).log().sum() / max(1, len(inside))
         if self.evenly:
             read_ = (weights * there[..., None]).sum(1)
             parts["evenly"] = self.evenly * (1 - read_).square().mean()

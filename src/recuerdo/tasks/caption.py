@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recuerdo.data.captioned import Captioned, Pictures, captioned, split_of
+from recuerdo.data.captioned import PARTS, Captioned, Pictures, captioned, split_of
 from recuerdo.data.parallel import padded
 from recuerdo.data.pictures import colours, resized
 from recuerdo.data.scenes import SIDE, Group, Scenes, claim, describe, facts, scenes, spoken_of
@@ -26,6 +26,7 @@ from recuerdo.nn.grid import STRIDE, within
 from recuerdo.read import bending
 from recuerdo.read import mute as mute_cells
 from recuerdo.tasks.aligned import of_words, owning
+from recuerdo.tasks.boxed import Marked, boxes_of, cells_of, pointed_at
 from recuerdo.tasks.captioned import Seen
 from recuerdo.tasks.marking import box, regions
 from recuerdo.tasks.scened import follows, held, judged, pointed, share
@@ -50,7 +51,8 @@ class Caption:
     pixels; whoever composes a run puts that model's cells here, as `see`. `cells`: down and across, of a vision model,
     and `features`: how wide they are, 0 = ask it. `pieces` subwords, learned from the captions; `batch` pictures,
     a caption each; a caption has at most `said` pieces. `boxes`: how much it counts that the words for a thing look at
-    its box, where boxes are known, as in scenes (0: nobody tells). `marked`: so large a share of scenes is captioned as
+    its box, where boxes are known, as in scenes (0: nobody tells); of photos a person draws them, in the file `marks`
+    (`recuerdo.tasks.boxed`). `marked`: so large a share of scenes is captioned as
     if a person had muted all but the box of one group, by a sentence about that. `smoothing`, `beam` and `alpha` as in
     `recuerdo.tasks.translate`; `subwords`: those to use instead of learned ones.
 
@@ -68,6 +70,7 @@ class Caption:
     batch: int = 64
     said: int = 40
     boxes: float = 0.0
+    marks: str = ""
     marked: float = 0.0
     smoothing: float = 0.0
     beam: int = 3
@@ -80,8 +83,10 @@ class Caption:
             raise InputError(f"there is no source of captions {self.data!r}: choose {', '.join(SOURCES)}")
         if min(self.batch, self.said, self.beam, self.cells) < 1 or self.side < 8 or not 0 <= self.smoothing < 1:
             raise InputError("batch, said, beam and cells are 1 or more, side 8 or more, smoothing from 0 to below 1")
-        if self.boxes < 0 or (self.boxes and self.data != "scenes"):
-            raise InputError("boxes is 0 or more, and 0 for photos: nobody drew boxes on them")
+        if self.boxes < 0 or (self.boxes and self.data != "scenes" and not self.marks):
+            raise InputError("boxes is 0 or more, and 0 for photos on which nobody drew: marks names the file of boxes")
+        if self.marks and self.data == "scenes":
+            raise InputError("marks are boxes on photos: where things lie on scenes is known")
         if not 0 <= self.marked <= 1 or (self.marked and self.data != "scenes"):
             raise InputError("marked is a share of scenes, 0 to 1, and 0 for photos")
         if self.data == "files" and not (self.subwords or (self.captions and self.folder)):
@@ -113,8 +118,12 @@ class Caption:
                 turn, every = step // each, list(pairs)
                 random.Random(f"{seed} round {turn}").shuffle(every)
             some = every[step % each * self.batch :][: self.batch]
-            ids = self._ids([caption for _, caption in some])
-            yield Pictures(self._seen("train")[[i for i, _ in some]], padded(ids))
+            pictures = self._seen("train")[[i for i, _ in some]]
+            target, boxes = padded(self._ids([caption for _, caption in some])), None
+            if self.boxes:
+                told = [(self._there("train")[i], caption) for i, caption in some]
+                boxes = cells_of(told, self._cut, self._marked, self._grid(pictures), target.shape)
+            yield Pictures(pictures, target, boxes)
 
     def loss(self, model: Model, batch: Pictures) -> dict[str, Tensor]:
         """What each piece of a caption costs given those before it, and what the looks cost."""
@@ -171,12 +180,17 @@ class Caption:
         """Of scenes, in percent: how often what a word (count, colour or shape) read most lies in the box of the thing
         that it names; what the boxes cover of the picture stands beside. And, with all muted but the box of one group,
         how often the caption is about this group and no other, and how often it is true as well: that a thing is left
-        of itself is about it, and false. Raises InputError for photos, whose boxes nobody drew.
+        of itself is about it, and false. Of photos, where `marks` has boxes: how often what a marked word read most is
+        in one of them. Raises InputError for photos whose boxes nobody drew.
         """
-        if self.data != "scenes":
-            raise InputError("nobody drew boxes on these photos: only scenes have such evidence")
+        if self.data != "scenes" and not self.marks:
+            raise InputError("nobody drew boxes on these photos: marks names a file of them, and scenes have their own")
         if model.attention == "none":
             raise InputError("this captioner has no attention: there is nothing to compare")
+        if self.marks:
+            photos = self._seen(split).split(AT_ONCE)
+            seen = [found for some in photos for found in self._captions(model, some, wide=self.beam)]
+            return pointed_at(seen, self._there(split), self._marked)
         made = held(split)
         each = [found for some in made.pixels.split(AT_ONCE) for found in self._captions(model, some)]
         return pointed(each, made.groups) | self._followed(model, made)
@@ -335,6 +349,14 @@ class Caption:
             for name in ("train", split)
         )
         return (own @ train.T).argmax(1).tolist()
+
+    @cached_property
+    def _marked(self) -> Marked:
+        """What a person drew on the photos."""
+        names = {one.path.name for split in PARTS for one in self._there(split)}
+        if strange := sorted((told := boxes_of(self.marks)).keys() - names):
+            raise InputError(f"{self.marks} has boxes on pictures without a caption, such as {strange[0]}")
+        return told
 
     @cached_property
     def _kept(self) -> dict[str, Tensor]:
