@@ -27,6 +27,7 @@ from recuerdo.nn.retina import Ground
 from recuerdo.tasks.glance import Glance
 
 SIDES = (100, 256, 1024, 4096)
+READER = "glance-cluttered"
 EDGES = ("left", "top", "right", "bottom")  # of boxes in foreground.csv, in shares of a photo
 
 
@@ -170,7 +171,41 @@ def foreground(report: Report, quick: bool) -> None:
     report.add("what the boxes cover", 100 * sum(covered) / len(covered), "% of a photo", how="overlaps counted twice")
 
 
-SECTIONS = {"cost": cost, "foreground": foreground, "training": training}
+@torch.no_grad()
+def looked(report: Report, quick: bool) -> None:
+    """How right the reader of the package is after each glimpse, and how much of the canvas it had taken in by then."""
+    from recuerdo.data.sources import data_folder
+    from recuerdo.workbench.running import open_run
+
+    if data_folder("mnist") is None:
+        report.add("looked", float("nan"), "", how="needs mnist/ in RECUERDO_DATA")
+        return
+    opened = open_run(READER)
+    model, task, most = opened.model.eval(), opened.task, 1000 if quick else 10_000
+    side, size, scales = task.side, model.size, model.scales
+    wrong = torch.zeros(model.looks, dtype=torch.float64)
+    sharp, any_ = torch.zeros_like(wrong), torch.zeros_like(wrong)
+    count, at = 0, torch.arange(side)
+    for some in task.canvases("test"):
+        looks = model(some.pixels)
+        wrong += (looks.logits.argmax(-1) != some.labels[:, None]).double().sum(0)
+        middle = Ground(some.pixels, 1).middle(looks.places)[..., None]  # [b, looks, 2, 1]
+        for wide, found in ((size, sharp), (size * 2 ** (scales - 1), any_)):
+            along = (at >= middle - wide // 2) & (at < middle - wide // 2 + wide)  # [b, looks, 2, side]
+            taken = along[:, :, 0, :, None] & along[:, :, 1, None, :]
+            found += taken.cummax(1).values.double().mean((2, 3)).sum(0)
+        count += len(some)
+        if count >= most:
+            break
+    for look in range(model.looks):
+        named = f"after {look + 1} of {model.looks} glimpses"
+        report.add(f"{named}: error", 100 * float(wrong[look]) / count, "%", how=f"{count} test canvases, {READER}")
+        report.add(f"{named}: numbers taken in", 100 * (look + 1) * scales * size**2 / side**2, "% of the pixels")
+        report.add(f"{named}: pixels seen sharply", 100 * float(sharp[look]) / count, "%")
+        report.add(f"{named}: pixels seen at all", 100 * float(any_[look]) / count, "%")
+
+
+SECTIONS = {"cost": cost, "foreground": foreground, "looked": looked, "training": training}
 
 if __name__ == "__main__":
     options = arguments(__doc__)

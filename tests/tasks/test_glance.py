@@ -62,7 +62,7 @@ def test_it_is_learned_and_judged(task, learned):
     assert {"error", "loss", "error of 3", "error after 1", "error after 2"} < set(found)
     assert 1 <= found["looks when sure"] <= 3
     right, of_all = 0, 0
-    for some in task._held("test", learned):
+    for some in task.canvases("test"):
         right += int((learned(some.pixels).logits[:, -1].argmax(-1) == some.labels).sum())
         of_all += len(some)
     assert found["error"] == pytest.approx(100 * (1 - right / of_all))
@@ -70,7 +70,7 @@ def test_it_is_learned_and_judged(task, learned):
 
 @torch.no_grad()
 def test_looking_stops_when_it_is_sure(task, learned, tmp_path):
-    some = next(task._held("test", learned))
+    some = next(task.canvases("test"))
     whole = learned(some.pixels[:1])
     first = float(whole.logits[0, 0].softmax(-1).max())
     assert learned(some.pixels[:1], sure=first - 1e-4).logits.shape[1] == 1

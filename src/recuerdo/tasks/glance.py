@@ -17,7 +17,7 @@ from recuerdo.tasks.glanced import Glanced
 from recuerdo.tasks.marking import masked
 
 MODELS = {"glimpse": Glimpse}
-CLASSES = 10
+CLASSES, CPU = 10, torch.device("cpu")
 SPLITS = ("valid", "test")
 AT_ONCE = 500  # canvases that are judged together
 SURE = 0.99  # a class that is likelier ends the looking
@@ -97,7 +97,7 @@ class Glance:
         wrong, wrong_of_all, lost, count, after = 0, 0, 0.0, 0, list[Tensor]()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for some in self._held(split, model):
+            for some in self.canvases(split, _home(model)):
                 looks = model(some.pixels).logits
                 logits = looks[:, -1]
                 sure = looks.softmax(-1).amax(-1)
@@ -125,7 +125,7 @@ class Glance:
         at random would be there about as often. And the error when a person mutes all but the digit's box, beside the
         error without."""
         sums = torch.zeros(5, dtype=torch.float64)
-        for some in self._held(split, model):
+        for some in self.canvases(split, _home(model)):
             looks: Looks = model(some.pixels)
             middle = 0.5 * (looks.places + 1) * (self.side - 1)
             low, high = some.boxes[:, None, :2], some.boxes[:, None, 2:]
@@ -170,23 +170,27 @@ class Glance:
             marks=tuple(marks),
         )
 
+    def canvases(self, split: str, device: torch.device = CPU) -> Iterator[Canvases]:
+        """All digits of a split, each on one canvas, always the same; clutter is of digits of the same split. Raises
+        InputError for another split."""
+        if split not in SPLITS:
+            raise InputError(f"there is no split {split!r} of the canvases: choose {' or '.join(SPLITS)}")
+        known: Digits = digits(split, self.folder)
+        for first in range(0, len(known), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            draw = drawn_of(0, f"{split} {self.side} {self.clutter}", first)
+            yield self._canvas().lay(known.pixels[part], known.labels[part], known.pixels, draw).to(device)
+
     # ------------------------------------------------------------------------------------------------ what is behind it
 
     def _canvas(self, *, changed: bool = False) -> Canvas:
         change = (self.turned, self.scaled, self.moved) if changed else ()
         return Canvas(self.side, self.clutter, self.piece, *change)
 
-    def _held(self, split: str, model: nn.Module) -> Iterator[Canvases]:
-        """All digits of a split, each on one canvas, always the same, where the model is; clutter is of digits of the
-        same split."""
-        if split not in SPLITS:
-            raise InputError(f"there is no split {split!r} of the canvases: choose {' or '.join(SPLITS)}")
-        known: Digits = digits(split, self.folder)
-        device = next((p.device for p in model.parameters()), known.pixels.device)
-        for first in range(0, len(known), AT_ONCE):
-            part = slice(first, first + AT_ONCE)
-            draw = drawn_of(0, f"{split} {self.side} {self.clutter}", first)
-            yield self._canvas().lay(known.pixels[part], known.labels[part], known.pixels, draw).to(device)
+
+def _home(model: nn.Module) -> torch.device:
+    """Where a model is; one without parameters is anywhere."""
+    return next((p.device for p in model.parameters()), CPU)
 
 
 def inside_of(boxes: Tensor, side: int) -> Tensor:
