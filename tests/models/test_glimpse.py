@@ -152,7 +152,7 @@ def test_the_slope_alone_moves_places():
     torch.manual_seed(0)
     away = (torch.arange(40)[:, None] - 28).square() + (torch.arange(40) - 12).square()
     pictures = 255 * (-away / 200).exp()[None]
-    model = Glimpse(2, looks=3, size=4, scales=2, hidden=16, std=0.05, slope=1.0)
+    model = Glimpse(2, looks=3, size=4, scales=2, hidden=16, std=0.05)
     rule = torch.optim.Adam(model.locate.parameters(), lr=3e-3)
     seen = []
     model.what.register_forward_hook(lambda module, given, told: seen.append(given[0]))
@@ -163,7 +163,7 @@ def test_the_slope_alone_moves_places():
 
     assert off() > 6
     for _ in range(150):
-        model(pictures.expand(16, -1, -1), drawn=True)
+        model(pictures.expand(16, -1, -1), drawn=True, slope=1.0)
         loss = -seen[-1].mean()
         rule.zero_grad()
         loss.backward()
@@ -173,18 +173,46 @@ def test_the_slope_alone_moves_places():
 
 def test_slopes_are_for_training_only_and_leave_the_glimpses_as_they_are():
     pictures = torch.randint(0, 255, (4, 30, 40), dtype=torch.uint8)
-    plainly, sloped = made(), made(slope=1.0)
-    torch.testing.assert_close(plainly(pictures).logits, sloped(pictures).logits, atol=0, rtol=0)
+    plainly, sloped = made(), made()
+    torch.testing.assert_close(plainly(pictures).logits, sloped(pictures, slope=1.0).logits, atol=0, rtol=0)
     told = []
-    for model in (plainly, sloped):
+    for model, slope in ((plainly, 0.0), (sloped, 1.0)):
         torch.manual_seed(1)
-        told.append(model(pictures, drawn=True))
+        told.append(model(pictures, drawn=True, slope=slope))
     torch.testing.assert_close(told[0].logits, told[1].logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(told[0].places, told[1].places, atol=1e-6, rtol=0)
     told[0].logits.sum().backward()
     told[1].logits.sum().backward()
     assert plainly.locate[0].weight.grad is None
     assert sloped.locate[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_moves_onward_go_no_further_than_was_seen(drawn):
+    model = made(moves="onward", std=0.001)
+    model.locate[-1].bias.data[:] = torch.tensor([9.0, -9.0])  # down and left, as far as it goes
+    pictures = torch.randint(0, 255, (4, 61, 101), dtype=torch.uint8)
+    with torch.no_grad():
+        pixels = Ground(pictures, 12).pixels(model(pictures, drawn=drawn).places)
+    steps = pixels.diff(dim=1)
+    assert (steps[:, 0] - torch.tensor([6.0, -6.0])).abs().max() < 0.5
+    assert pixels.min() >= 0
+    assert (pixels <= torch.tensor([60.0, 100.0])).all()
+
+
+def test_an_onward_reader_does_not_care_where_a_thing_is():
+    """Two pictures that are one, shifted: places from the same start are shifted too, without what tells where."""
+    model = made(moves="onward")
+    for parameter in model.where.parameters():
+        parameter.data.zero_()
+    picture = torch.zeros(1, 80, 80, dtype=torch.uint8)
+    picture[0, 30:50, 36:44] = torch.randint(0, 255, (20, 8), dtype=torch.uint8)
+    wide = torch.zeros(1, 80, 120, dtype=torch.uint8)
+    wide[0, :, 20:100] = picture[0]
+    with torch.no_grad():
+        one, two = model(picture), model(wide)
+        near, far = (Ground(p, 12).pixels(looks.places)[0] for p, looks in ((picture, one), (wide, two)))
+    torch.testing.assert_close(near.diff(dim=0), far.diff(dim=0), atol=0.6, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (0, 5, 5), (1, 0, 5), (1, 1, 5, 5)])
@@ -196,10 +224,10 @@ def test_other_shapes_are_no_pictures(shape):
 def test_sizes_that_cannot_be():
     with pytest.raises(InputError, match="looks, size, scales and hidden are 1 or more"):
         Glimpse(10, looks=0)
-    with pytest.raises(InputError, match="std is above 0, slope 0 or more"):
+    with pytest.raises(InputError, match="std is above 0"):
         Glimpse(10, std=0.0)
-    with pytest.raises(InputError, match="slope 0 or more"):
-        Glimpse(10, slope=-1.0)
+    with pytest.raises(InputError, match="there are no moves 'back': choose anywhere or onward"):
+        Glimpse(10, moves="back")
 
 
 @pytest.mark.parametrize("what", ["dense", "convolved"])

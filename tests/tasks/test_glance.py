@@ -192,7 +192,8 @@ def test_any_size_and_ink_on_paper(task, learned, tmp_path):
     [
         ({"side": 20}, "a side of 28 to 4096"),
         ({"batch": 0}, "batch and rolls are 1 or more"),
-        ({"reward": -1.0}, "reward and early are 0 or more"),
+        ({"reward": -1.0}, "reward, early and slope are 0 or more"),
+        ({"slope": -1.0}, "reward, early and slope are 0 or more"),
     ],
 )
 def test_what_cannot_be(wrong, words):

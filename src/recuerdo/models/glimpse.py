@@ -11,10 +11,13 @@ does not depend on how large the picture is.
 
 What is there is found by a dense layer, as in the paper, or by convolutions, which know a stroke wherever it lies.
 
-Places are hard choices, learned by REINFORCE with a baseline (Williams 1992); everything else by gradients. With
+Places are hard choices, learned by REINFORCE with a baseline (Williams 1992); everything else by gradients. With a
 `slope` they are also learned by the slope of the picture at each glimpse: a draw is its mean and noise, so what the
 pixels there would become a little further on is a gradient of the mean. The glimpses are the same whole pixels.
-Places are (down, across), from -1 at the middle of the first pixel to 1 at that of the last.
+
+Places are (down, across), from -1 at the middle of the first pixel to 1 at that of the last. `moves` "anywhere" says
+the next one itself, as in the paper; "onward" says how far it is from this one, at most to the edge of what the widest
+square showed: what was seen beside the middle is where it was seen, wherever that is on the picture.
 """
 
 from dataclasses import dataclass
@@ -57,6 +60,7 @@ def _convolved(scales: int, size: int) -> nn.Module:
 
 
 WHATS = {"dense": _dense, "convolved": _convolved}
+MOVES = ("anywhere", "onward")
 
 
 class Glimpse(nn.Module):
@@ -72,14 +76,17 @@ class Glimpse(nn.Module):
         hidden: int = 256,
         std: float = 0.11,
         what: str = "dense",
-        slope: float = 0.0,
+        moves: str = "anywhere",
     ):
         super().__init__()
         if what not in WHATS:
             raise InputError(f"there is nothing that sees {what!r}: choose {' or '.join(WHATS)}")
-        if min(classes, looks, size, scales, hidden) < 1 or not std > 0 or slope < 0:
-            raise InputError("classes, looks, size, scales and hidden are 1 or more, std is above 0, slope 0 or more")
-        self.looks, self.size, self.scales, self.std, self.slope = looks, size, scales, std, slope
+        if moves not in MOVES:
+            raise InputError(f"there are no moves {moves!r}: choose {' or '.join(MOVES)}")
+        if min(classes, looks, size, scales, hidden) < 1 or not std > 0:
+            raise InputError("classes, looks, size, scales and hidden are 1 or more, and std is above 0")
+        self.looks, self.size, self.scales, self.std = looks, size, scales, std
+        self.onward = moves == "onward"
         self.what, self.where = WHATS[what](scales, size), nn.Sequential(nn.Linear(2, 128), nn.ReLU())
         self.glimpse = nn.Linear(256, 256)
         self.core = nn.Linear(256 + hidden, hidden)
@@ -87,15 +94,19 @@ class Glimpse(nn.Module):
         self.baseline = nn.Linear(hidden, 1)
         self.classify = nn.Linear(hidden, classes)
 
-    def forward(self, pictures: Tensor, *, drawn: bool = False, sure: float = 1.0) -> Looks:
+    def forward(self, pictures: Tensor, *, drawn: bool = False, slope: float = 0.0, sure: float = 1.0) -> Looks:
         """Pictures [b, height, width], uint8, or float from 0 to 255. The first look is at the middle; the next ones
-        are `drawn`, or the likeliest. When a class of each picture has a probability above `sure`, there are no more
-        looks. Raises ShapeError for other shapes."""
+        are `drawn`, or the likeliest. Drawn places have so much of the gradient that the `slope` of the picture gives.
+        When a class of each picture has a probability above `sure`, there are no more looks. Raises ShapeError for
+        other shapes."""
         if pictures.dim() != 3 or not pictures.numel():
             raise ShapeError(f"pictures are [b, height, width], one pixel or more each, not {tuple(pictures.shape)}")
-        sloped = drawn and self.slope > 0 and torch.is_grad_enabled()
+        sloped = drawn and slope > 0 and torch.is_grad_enabled()
         b, ground = len(pictures), Ground(pictures, (self.size + 2 * sloped) * 2 ** (self.scales - 1))
         place = pictures.new_zeros(b, 2, dtype=self.core.weight.dtype)
+        # A move goes as far as the edge of what the widest square showed.
+        sides = torch.tensor(pictures.shape[1:], device=place.device)
+        reach = self.size * 2 ** (self.scales - 1) / (sides - 1).clamp_min(1)
         state = place.new_zeros(b, self.core.out_features)
         states, places, means, moves = [], [place], [], []
         for look in range(self.looks):
@@ -107,12 +118,14 @@ class Glimpse(nn.Module):
                 break
             # What a place is worth is told by the reward; the state is not bent towards it.
             mean = torch.tanh(self.locate(state.detach())).float()
+            if self.onward:
+                mean = place.detach().float() + reach * mean
             move = (mean + self.std * torch.randn_like(mean)).detach() if drawn else mean.detach()
             means.append(mean)
             moves.append(move)
             place = move.clamp(-1, 1).to(state.dtype)
             if sloped:
-                place = place + self.slope * (mean - mean.detach()).to(place.dtype)
+                place = place + slope * (mean - mean.detach()).to(place.dtype)
             places.append(place)
         all_ = torch.stack(states, 1)
         logits, baselines = self.classify(all_).float(), self.baseline(all_[:, :-1].detach())[..., 0].float()

@@ -30,7 +30,9 @@ class Glance:
     `side`, `clutter`, `piece`, `turned`, `scaled`, `moved`: see `recuerdo.data.digits.Canvas`; the last three change
     training digits only. `batch` canvases, new ones each time. `reward`: how much the loss of the places counts, whose
     reward is the probability of the right digit after the last look; `early`: how much it counts that the digit is
-    right after each look already. `rolls`: so many drawn ways to look are averaged in the check, beside one way that is
+    right after each look already; `slope`: how much places are told of the slope of the picture at each glimpse, so
+    that they are learned by gradients as well (0 = by reward alone, as in the paper). `rolls`: so many drawn ways to
+    look are averaged in the check, beside one way that is
     not drawn. `folder`: where the digits are, "" = mnist/ in the data folder.
 
     Raises InputError for what cannot be.
@@ -45,13 +47,14 @@ class Glance:
     batch: int = 128
     reward: float = 0.3
     early: float = 0.0
+    slope: float = 0.0
     rolls: int = 10
     folder: str = ""
 
     def __post_init__(self) -> None:
         self._canvas(changed=True)
-        if min(self.batch, self.rolls) < 1 or min(self.reward, self.early) < 0:
-            raise InputError("batch and rolls are 1 or more, reward and early are 0 or more")
+        if min(self.batch, self.rolls) < 1 or min(self.reward, self.early, self.slope) < 0:
+            raise InputError("batch and rolls are 1 or more, reward, early and slope are 0 or more")
 
     def model(self, name: str, **arguments) -> nn.Module:
         """The model of a name. Raises InputError for a name that is not in MODELS."""
@@ -75,7 +78,7 @@ class Glance:
     def loss(self, model: nn.Module, batch: Canvases) -> dict[str, Tensor]:
         """Cross-entropy of the digit after the last look, and after the earlier ones; REINFORCE for the places; and how
         far the baseline is from the reward."""
-        looks: Looks = model(batch.pixels, drawn=True)
+        looks: Looks = model(batch.pixels, drawn=True, slope=self.slope)
         logs = looks.logits.log_softmax(-1).gather(2, batch.labels[:, None, None].expand(-1, looks.logits.shape[1], 1))
         right = logs[:, :, 0]
         parts = {"digit": -right[:, -1].mean()}
