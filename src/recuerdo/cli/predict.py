@@ -32,7 +32,7 @@ EXAMPLES = """Examples:
 
 `recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --sample 5 --temperature 0.7`
 
-`recuerdo predict translate-fr-en "Un petit chien noir court sur la plage." --stream`
+`recuerdo predict translate-en-fr "A small black dog runs on the beach." --stream`
 
 `recuerdo predict translate-fr-en --lines captions.fr > captions.en`
 
