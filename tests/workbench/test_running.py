@@ -415,6 +415,18 @@ def test_a_folder_in_which_nothing_was_learned_is_free(recipe, tmp_path):
     assert [e["number"] for e in read_events(tmp_path / "run")] == [0, 1, 2, 2, 2, 2]
 
 
+def test_a_run_that_never_began_leaves_no_folder(tmp_path, recipe):
+    folder = tmp_path / "run"
+    with pytest.raises(InputError):
+        list(train(recipe("model.width='x'"), folder))
+    assert not folder.exists()
+    folder.mkdir()
+    with pytest.raises(InputError):
+        list(train(recipe("model.width='x'"), folder))
+    assert folder.exists()  # it was somebody's before
+
+
+
 def test_two_processes_in_one_folder(recipe, tmp_path):
     run = train(recipe(), tmp_path / "run")
     next(run)

@@ -57,13 +57,14 @@ def open_log(folder: Path, number: int, settled: int) -> TextIO:
 
 @contextmanager
 def held(folder: Path, here: World) -> Iterator[None]:
-    """Nobody else trains in this folder; the system takes the lock back from a process that dies."""
+    """Nobody else trains in this folder; the system takes the lock back from a process that dies. A folder that is made
+    for a run that never began goes again."""
     from filelock import FileLock, Timeout
 
     if not here.first:
         yield
         return
-    lock = FileLock(folder / ".lock")
+    lock, made = FileLock(folder / ".lock"), not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -74,6 +75,9 @@ def held(folder: Path, here: World) -> Iterator[None]:
     try:
         yield
     finally:
+        if made and [path.name for path in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()
         lock.release()
 
 
