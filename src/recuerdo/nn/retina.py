@@ -28,7 +28,7 @@ def retina(ground: "Ground", place: Tensor, size: int, scales: int) -> Tensor:
         wide = (size + 2 * edge) * each
         first = ground.wide // 2 - wide // 2
         square = widest[:, None, first : first + wide, first : first + wide]
-        cells = functional.avg_pool2d(square, each)[:, 0]
+        cells = (functional.avg_pool2d(square, each) if scale else square)[:, 0]
         if edge:
             down = (cells[:, 2:, 1:-1] - cells[:, :-2, 1:-1]) / (2 * each)
             across = (cells[:, 1:-1, 2:] - cells[:, 1:-1, :-2]) / (2 * each)
