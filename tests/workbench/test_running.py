@@ -426,7 +426,6 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path, recipe):
     assert folder.exists()  # it was somebody's before
 
 
-
 def test_two_processes_in_one_folder(recipe, tmp_path):
     run = train(recipe(), tmp_path / "run")
     next(run)

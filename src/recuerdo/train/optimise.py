@@ -18,7 +18,7 @@ from recuerdo.train.device import World
 SHAPES = ("cosine", "constant", "halve")
 OPTIMISERS = ("adamw", "adam", "sgd", "rmsprop", "muon")
 PRECISIONS = ("float32", "bfloat16")
-LONG = 8  # a matrix that is more times as long as wide is a table of vectors, or a last layer
+LONG = 8  # a matrix that is more times as long as wide is no matrix between layers
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,22 @@ class Pace:
         done = (step - rising) / max(1, self.steps - rising)
         return self.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
-    def rules(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, ...]:
+    def rules(
+        self, parameters: Iterable[nn.Parameter], tables: Iterable[nn.Parameter] = ()
+    ) -> tuple[torch.optim.Optimizer, ...]:
         """The optimisers of these parameters, each parameter in one of them; each step sets their rate.
 
-        For muon a matrix is between layers when neither side is more than `LONG` times the other: tables of vectors and
-        the last layer before a few classes are longer. Its steps are as large as those of adamw (Liu et al. 2025).
+        For muon a matrix is between layers when it is none of the `tables` of vectors, and neither side is more than
+        `LONG` times the other: the last layer before a few classes is longer. Its steps are as large as those of adamw
+        (Liu et al. 2025).
         """
         learned = list(parameters)
         told: dict[str, Any] = {"lr": self.lr, "weight_decay": self.decay}
         if self.optimiser == "muon":
-            between = {p: None for p in learned if p.dim() == 2 and max(p.shape) <= LONG * min(p.shape)}
+            apart = set(tables)
+            between = {
+                p: None for p in learned if p.dim() == 2 and p not in apart and max(p.shape) <= LONG * min(p.shape)
+            }
             others = [p for p in learned if p not in between]
             muon = [torch.optim.Muon([*between], adjust_lr_fn="match_rms_adamw", **told)] if between else []
             return (*muon, *([self._fused(torch.optim.AdamW, others, told)] if others else []))
@@ -102,7 +108,7 @@ class State:
     `number` steps were made. Random numbers need not be carried: where a `seed` is given, each step sets them anew
     from it, so a run that goes on draws what one that was never stopped draws. `least` is the lowest first number
     that a check gave, `waited` how many checks have passed since, `improved` whether these very parameters lowered it,
-    and `settled` the step that was last checked and saved.
+    and `settled` the step that was last checked and saved. `tables`: those parameters that are tables of vectors.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class State:
         *,
         seed: int | str | None = None,
         world: World | None = None,
+        tables: Iterable[nn.Parameter] = (),
     ) -> None:
         self.parameters = dict(parameters)
         self.pace = pace
@@ -122,7 +129,7 @@ class State:
         self.waited = 0
         self.settled = 0
         self.improved = False
-        self.optimisers = pace.rules(self.parameters.values())
+        self.optimisers = pace.rules(self.parameters.values(), tables)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()} if pace.average else {}
 
     def begin(self, number: int) -> None:

@@ -198,7 +198,8 @@ class Run:
 
     def _state(self) -> State:
         pace = self.recipe.phases[self.phase].pace
-        return State(self.named, pace, seed=f"{self.seed}/{self.phase}", world=self.world)
+        tables = [p for module in self.model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()]
+        return State(self.named, pace, seed=f"{self.seed}/{self.phase}", world=self.world, tables=tables)
 
     def _load(self, path: Path) -> None:
         tensors, told = load_checkpoint(path)
