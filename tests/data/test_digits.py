@@ -53,6 +53,15 @@ def test_files_that_are_not_there_or_do_not_fit(tmp_path, monkeypatch):
     monkeypatch.setenv("RECUERDO_DATA", str(tmp_path))
     with pytest.raises(InputError, match="fetch them with `recuerdo data get mnist`, or set RECUERDO_DATA"):
         digits("train")
+    with pytest.raises(
+        InputError, match="the pictures of fashion-mnist are not here: fetch them with `recuerdo data ge"
+    ):
+        digits("test", "fashion-mnist")
+    clothes = tmp_path / "fashion-mnist"
+    clothes.mkdir()
+    (clothes / "t10k-images-idx3-ubyte.gz").write_bytes(packed((2, 28, 28), [7] * 2 * 784))
+    (clothes / "t10k-labels-idx1-ubyte.gz").write_bytes(packed((2,), [3, 9]))
+    assert digits("test", "fashion-mnist").labels.tolist() == [3, 9]
     with pytest.raises(InputError, match="there is no split 'exam' of the digits"):
         digits("exam")
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(packed((2, 28, 28), [0] * 2 * 784))

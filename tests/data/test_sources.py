@@ -74,6 +74,25 @@ def test_a_data_set_is_fetched_once_and_found(site: Site, tmp_path: Path):
     assert [path for _, path, _ in site.asked[asked:]] == ["/b.txt", "/c.gz"]
 
 
+def test_a_file_known_by_its_packed_form_is_kept_as_it_came(site: Site, monkeypatch: pytest.MonkeyPatch):
+    packed = gzip.compress(TWO, compresslevel=1, mtime=7)
+    site.pages["/d.gz"] = packed
+    known = File("d.gz", f"{site.url}/d.gz", len(TWO), hashlib.sha256(packed).hexdigest(), packed=True)
+    monkeypatch.setattr(sources, "_SETS", (DataSet("sealed", "one file", "MIT", "https://example.org", (known,)),))
+    path = fetch("sealed") / "d.gz"
+    assert path.read_bytes() == packed
+    asked = len(site.asked)
+    fetch("sealed")
+    assert len(site.asked) == asked
+    path.write_bytes(gzip.compress(TWO))  # the same text, packed by another
+    fetch("sealed")
+    assert path.read_bytes() == packed
+    site.pages["/d.gz"] = gzip.compress(TWO)
+    path.unlink()
+    with pytest.raises(FetchError, match="is not the file that recuerdo knows"):
+        fetch("sealed")
+
+
 def test_where_it_is_put(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert fetch("small", tmp_path / "there") == tmp_path / "there/small"
     monkeypatch.setenv("RECUERDO_DATA", str(tmp_path / "mine"))

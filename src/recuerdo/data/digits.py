@@ -174,15 +174,19 @@ def _paste(canvas: Tensor, piece: Tensor, top: Tensor, left: Tensor) -> None:
 def digits(split: str, folder: str = "") -> Digits:
     """MNIST's digits of "train" (55,000), "valid" (5,000 of its training files) or "test" (10,000).
 
-    `folder`: where the four files are; "" = mnist/ in the data folder. Raises InputError for an unknown split, and for
-    files that are not there or are no IDX files of digits.
+    `folder`: where the four files are, or the name of a data set, such as "fashion-mnist", whose pieces of clothing
+    stand for digits then; "" = mnist/ in the data folder. Raises InputError for an unknown split, and for files that
+    are not there or are no IDX files of digits.
     """
     if split not in FILES:
         raise InputError(f"there is no split {split!r} of the digits: choose {', '.join(FILES)}")
-    here = Path(folder) if folder else data_folder("mnist")
+    name = folder or "mnist"
+    here = data_folder(name) if name in data_sets() or not folder else Path(name)
     if here is None:
-        where = "fetch them with `recuerdo data get mnist`" if "mnist" in data_sets() else "they are needed"
-        raise InputError(f"the digits of MNIST are not here: {where}, or set RECUERDO_DATA to the folder with mnist/")
+        raise InputError(
+            f"the pictures of {name} are not here: fetch them with `recuerdo data get {name}`, or set RECUERDO_DATA to "
+            f"the folder with {name}/"
+        )
     return _digits(split, str(here))
 
 

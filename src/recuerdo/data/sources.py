@@ -23,13 +23,15 @@ FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(er
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set: its name here, its address, and its text's size in bytes and sha256. `member`: of a zip."""
+    """A file of a data set: its name here, its address, and its text's size in bytes and sha256. `member`: of a zip.
+    `packed`: the sha256 is that of the packed file, as it is published, and it is kept as it is."""
 
     name: str
     url: str
     size: int
     sha256: str
     member: str = ""
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,23 @@ _MNIST = {
     "t10k-labels-idx1-ubyte": (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
 
+# Of these, several projects that fetch them give the same sha256 of the packed files.
+FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
+_FASHION = {
+    "train-images-idx3-ubyte": (47_040_016, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+    "train-labels-idx1-ubyte": (60_008, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+    "t10k-images-idx3-ubyte": (7_840_016, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+    "t10k-labels-idx1-ubyte": (10_008, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+}
+
 _SETS = (
+    DataSet(
+        name="fashion-mnist",
+        about="60,000 + 10,000 pieces of clothing of 10 kinds, 28 x 28 pixels",
+        licence="MIT",
+        home="https://github.com/zalandoresearch/fashion-mnist",
+        files=tuple(File(f"{name}.gz", f"{FASHION}/{name}.gz", *told, packed=True) for name, told in _FASHION.items()),
+    ),
     DataSet(
         name="mnist",
         about="60,000 + 10,000 digits written by hand, 28 x 28 pixels",
@@ -164,13 +182,16 @@ def _home() -> Path:
 
 def _there(path: Path, file: File) -> bool:
     try:
-        return path.is_file() and _is(gzip.decompress(path.read_bytes()), file)
+        if not path.is_file():
+            return False
+        there = path.read_bytes()
+        return _is(there if file.packed else gzip.decompress(there), file)
     except (OSError, EOFError, zlib.error):
         return False
 
 
 def _is(text: bytes, file: File) -> bool:
-    return len(text) == file.size and hashlib.sha256(text).hexdigest() == file.sha256
+    return (file.packed or len(text) == file.size) and hashlib.sha256(text).hexdigest() == file.sha256
 
 
 def _fetch(file: File, path: Path, one: DataSet, progress: Progress | None) -> None:
@@ -180,13 +201,14 @@ def _fetch(file: File, path: Path, one: DataSet, progress: Progress | None) -> N
         patiently(
             lambda: stream(file.url, part, limit=file.size + (1 << 16), exact=False, progress=progress), file.name
         )
-        text = _unpacked(part, file)
+        text = part.read_bytes() if file.packed else _unpacked(part, file)
         if not _is(text, file):
             raise FetchError(
                 f"{file.url} is not the file that recuerdo knows. Nothing was kept; "
                 f"get {file.name} from {one.home} and put it into {path.parent}"
             )
-        part.write_bytes(gzip.compress(text, mtime=0))
+        if not file.packed:
+            part.write_bytes(gzip.compress(text, mtime=0))
         part.replace(path)
     except FileNotFoundError as error:
         raise FetchError(
