@@ -163,5 +163,6 @@ def test_the_files_that_are_known():
         pytest.skip(f"needs the data in {DATA}: set RECUERDO_DATA to the folder that holds tatoeba/ and multi30k/")
     for one in data_sets().values():
         for file in one.files:
-            assert sources._is(gzip.decompress((DATA / one.name / file.name).read_bytes()), file), file.name
             assert file.url.startswith("https://")
+            if one.name != "fashion-mnist":  # not in this folder
+                assert sources._is(gzip.decompress((DATA / one.name / file.name).read_bytes()), file), file.name
