@@ -1,4 +1,4 @@
-"""Draw scene.png and two-digits.png, on which the trained models of the package can be tried.
+"""Draw scene.png, two-digits.png and cluttered.png, on which the trained models of the package can be tried.
 
 python examples/pictures.py
 """
@@ -23,3 +23,11 @@ pen = ImageDraw.Draw(canvas)
 for stroke, (left, top) in ((THREE, (16, 14)), (SEVEN, (64, 58))):
     pen.line([((left + x) * FINE, (top + y) * FINE) for x, y in stroke], 255, int(2.6 * FINE), "curve")
 canvas.filter(ImageFilter.GaussianBlur(FINE / 2)).resize((100, 100)).save(HERE / "two-digits.png")
+
+# A three in the lower right, and pieces of other strokes around it.
+canvas = Image.new("L", (60 * FINE, 60 * FINE))
+pen = ImageDraw.Draw(canvas)
+pieces = [[(4, 8), (8, 4), (11, 6)], [(44, 4), (46, 9), (50, 10)], [(8, 44), (12, 50)], [(24, 20), (30, 18), (31, 23)]]
+for stroke, (left, top) in ((THREE, (33, 32)), *((piece, (0, 0)) for piece in pieces)):
+    pen.line([((left + x) * FINE, (top + y) * FINE) for x, y in stroke], 255, int(2.6 * FINE), "curve")
+canvas.filter(ImageFilter.GaussianBlur(FINE / 2)).resize((60, 60)).save(HERE / "cluttered.png")

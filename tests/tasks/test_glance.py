@@ -126,6 +126,7 @@ def test_evidence_counts_looks_in_the_box(folder):
     torch.manual_seed(0)
     found = task.evidence(task.model("glimpse", **SMALL), "test")
     assert found["box of the canvas"] == pytest.approx(100 * 28**2 / 60**2)
+    assert 0 <= found["first placed look on the digit"] <= found["some look on the digit"]
     assert 0 <= found["last look on the digit"] <= found["some look on the digit"] <= 100
 
     class Knows(torch.nn.Module):
@@ -142,6 +143,7 @@ def test_evidence_counts_looks_in_the_box(folder):
     clean = Glance(folder=str(folder), side=60)
     told = clean.evidence(Knows(), "test")
     assert told["last look on the digit"] == 100
+    assert told["first placed look on the digit"] == 100
     assert told["error"] == told["error, all else muted"] > 80  # without clutter the rest is black already
 
 

@@ -29,6 +29,18 @@ def test_captions_of_new_scenes_are_nearly_all_true():
     assert judged(run.task.say(run.model, made.pixels), made.groups)["error"] <= 8
 
 
+def test_a_cluttered_digit_is_found_and_looking_stops_when_it_is_sure():
+    picture = str(EXAMPLES / "cluttered.png")
+    seen = predict("glance-cluttered", image=picture)
+    assert len(seen.places) == 8
+    chances = seen.chances[-1]
+    assert chances.index(max(chances)) == 3
+    down, across = seen.places[1]  # the first that it chose
+    assert 32 <= down <= 53
+    assert 33 <= across <= 49
+    assert len(predict("glance-cluttered", image=picture, sure=0.95).places) < 5
+
+
 def test_digits_are_read_and_a_box_is_obeyed():
     picture = str(EXAMPLES / "two-digits.png")
     assert predict("read-pairs", image=picture).answer == "37"

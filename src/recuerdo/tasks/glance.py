@@ -123,11 +123,11 @@ class Glance:
 
     @torch.no_grad()
     def evidence(self, model: nn.Module, split: str) -> dict[str, float]:
-        """In percent, of one way to look: how often the last glimpse's middle is in the digit's box, and how often any
-        glimpse's but the first, which is always in the middle. What the box covers of the canvas stands beside: a look
-        at random would be there about as often. And the error when a person mutes all but the digit's box, beside the
-        error without."""
-        sums = torch.zeros(5, dtype=torch.float64)
+        """In percent, of one way to look: how often the middle of the first glimpse that the model placed (the second:
+        the first is always in the middle) is in the digit's box, the last glimpse's, and any of those it placed. What
+        the box covers of the canvas stands beside: a look at random would be there about as often. And the error when
+        a person mutes all but the digit's box, beside the error without."""
+        sums = torch.zeros(6, dtype=torch.float64)
         for some in self.canvases(split, _home(model)):
             looks: Looks = model(some.pixels)
             middle = 0.5 * (looks.places + 1) * (self.side - 1)
@@ -136,10 +136,12 @@ class Glance:
             box = (some.boxes[:, 2:] - some.boxes[:, :2]).prod(-1) / self.side**2
             alone = model(some.pixels * inside_of(some.boxes, self.side)).logits
             wrong, muted = (told[:, -1].argmax(-1) != some.labels for told in (looks.logits, alone))
-            each = (inside[:, -1], inside[:, 1:].any(-1), box, wrong, muted)
+            placed = inside[:, 1:]
+            each = (placed[:, :1].any(-1), inside[:, -1], placed.any(-1), box, wrong, muted)
             sums += torch.stack([one.double().sum() for one in each]).cpu()
-        last, some_look, covered, wrong, muted = (100 * sums / len(digits(split, self.folder))).tolist()
+        first, last, some_look, covered, wrong, muted = (100 * sums / len(digits(split, self.folder))).tolist()
         return {
+            "first placed look on the digit": first,
             "last look on the digit": last,
             "some look on the digit": some_look,
             "box of the canvas": covered,
