@@ -111,7 +111,8 @@ class Caption:
             for step in count(start):
                 yield self._drawn(random.Random(f"{seed} {step}"))
         # A round over all pairs of picture and caption, then the next in another order.
-        pairs = [(i, low(caption)) for i, one in enumerate(self._there("train")) for caption in one.captions]
+        there = self._there("train")
+        pairs = [(i, low(caption)) for i, one in enumerate(there) for caption in one.captions]
         each, turn, every = max(1, len(pairs) // self.batch), -1, pairs
         for step in count(start):
             if step // each != turn:
@@ -121,7 +122,7 @@ class Caption:
             pictures = self._seen("train")[[i for i, _ in some]]
             target, boxes = padded(self._ids([caption for _, caption in some])), None
             if self.boxes:
-                told = [(self._there("train")[i], caption) for i, caption in some]
+                told = [(there[i], caption) for i, caption in some]
                 boxes = cells_of(told, self._cut, self._marked, self._grid(pictures), target.shape)
             yield Pictures(pictures, target, boxes)
 
