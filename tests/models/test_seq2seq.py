@@ -103,6 +103,24 @@ def test_what_there_is_not(more, words):
         made(**more)
 
 
+@pytest.mark.parametrize("more", KINDS, ids=str)
+def test_products_may_be_in_bfloat16(more):
+    """As recipes train it: near what it says in float32, with a gradient everywhere."""
+    model = made(**more)
+    with torch.no_grad():
+        exact = model.hear(SOURCE, TOLD)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = model.hear(SOURCE, TOLD)
+        with torch.no_grad():
+            said = model.begin(SOURCE)
+            assert model.step(TOLD[:, 0], said).isfinite().all()
+    torch.testing.assert_close(states.float(), exact, atol=0.05, rtol=0)
+    states.float().sum().backward()
+    assert all(
+        p.grad.isfinite().all() and p.grad.any() for part in (model.encoder, model.out) for p in part.parameters()
+    )
+
+
 @pytest.mark.parametrize("more", [{"attention": "additive"}, {"attention": "general", "feeding": False}], ids=str)
 def test_what_is_guided_is_what_is_read(more):
     model = made(**more)

@@ -133,7 +133,9 @@ class Seq2Seq(Speaking):
         states, thought = self.encoder(words, there)
         states = self.drop(states)
         state = torch.tanh(self.first(thought)).chunk(self.first.out_features // self.cell.hidden_size, -1)
-        return Told(states, self.key(states), there, thought, tuple(part[None].contiguous() for part in state))
+        keys = self.key(states)
+        # Under autocast cells and products give different types, and what is read has one.
+        return Told(states.to(keys.dtype), keys, there, thought, tuple(part[None].contiguous() for part in state))
 
     def step(self, pieces: Tensor, said: Told) -> Tensor:
         """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""

@@ -21,7 +21,7 @@ class Align(nn.Module):
             before = there.new_zeros(there.shape, dtype=rows.dtype) if previous is None else previous
             score = score.after(before[:, None, None])
         mask = allow(there[:, None, None])
-        return read(rows[:, None], keys[:, None], states[:, None], mask=mask, score=score)
+        return read(rows[:, None].to(keys.dtype), keys[:, None], states[:, None], mask=mask, score=score)
 
 
 class BothWays(nn.Module):
