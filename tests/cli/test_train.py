@@ -13,9 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 from recuerdo.cli import evaluate, predict, recipes, train
-from recuerdo.cli.train import seeds_of
+from recuerdo.cli.train import _opening, seeds_of
 from recuerdo.errors import InputError, RunError
 from recuerdo.workbench import shelf
+from recuerdo.workbench.running import Started
 
 TINY = Path(__file__).parents[1] / "train"
 app = typer.Typer()
@@ -52,6 +53,13 @@ def here(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------------------- training
+
+
+def test_a_vision_model_that_looks_first_is_named():
+    told = Started(Path("runs/x"), 0, 20, 1234, 0, "dinov2")
+    assert _opening(told) == (
+        "runs/x: 1,234 parameters, seed 0, 20 steps; first dinov2 looks at all pictures, which takes minutes"
+    )
 
 
 def test_from_a_recipe_to_numbers(here):

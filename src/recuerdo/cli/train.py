@@ -174,7 +174,8 @@ def _opening(event: Any) -> str:
     goes_on = f"{event.steps} steps"
     if event.number:
         goes_on = f"goes on after step {event.number}" if event.number < event.steps else "all steps are made"
-    return f"{event.folder}: {event.parameters:,} parameters, seed {event.seed}, {goes_on}"
+    first = f"; first {event.sees} looks at all pictures, which takes minutes" if event.sees else ""
+    return f"{event.folder}: {event.parameters:,} parameters, seed {event.seed}, {goes_on}{first}"
 
 
 def _numbers(numbers: dict[str, float], most: int = 4) -> str:

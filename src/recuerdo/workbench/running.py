@@ -47,13 +47,14 @@ from recuerdo.workbench.shelf import near
 
 @dataclass(frozen=True)
 class Started:
-    """A run begins, or goes on after `number` steps."""
+    """A run begins, or goes on after `number` steps; `sees`: the vision model that looks at all pictures first."""
 
     folder: Path
     number: int
     steps: int
     parameters: int
     seed: int
+    sees: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,8 @@ class Run:
 
     def events(self) -> Iterator[Event]:
         """Train to the end."""
-        yield self._told(
-            Started(self.folder, self.number, self.recipe.steps, sum(p.numel() for p in self.named.values()), self.seed)
-        )
+        count, sees = sum(p.numel() for p in self.named.values()), getattr(self.task, "sees", "")
+        yield self._told(Started(self.folder, self.number, self.recipe.steps, count, self.seed, sees))
         while True:
             phase = self.recipe.phases[self.phase]
             batches = self.task.batches(seed=self.seed, start=self.number)
