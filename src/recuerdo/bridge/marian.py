@@ -29,7 +29,7 @@ def marian_tokenizer(folder: str | Path) -> "MarianPieces":
 
 
 class MarianPieces:
-    """What a fast tokenizer does for a look, over a MarianTokenizer: ids, their characters, and text of ids."""
+    """What a fast tokenizer does for a look, over a MarianTokenizer, of which all else is its own."""
 
     chat_template = None
 
@@ -60,11 +60,3 @@ class MarianPieces:
         if add_special_tokens:
             ids, spans, special = [*ids, own.eos_token_id], [*spans, (0, 0)], [*special, 1]
         return {"input_ids": ids, "offset_mapping": spans, "special_tokens_mask": special}
-
-    def decode(self, ids: list[int], **options: Any) -> str:
-        """The text of ids, as Marian's own tokenizer gives it."""
-        return self.own.decode(ids, **options)
-
-    def save_pretrained(self, folder: Any) -> None:
-        """Write Marian's own files to a folder."""
-        self.own.save_pretrained(folder)

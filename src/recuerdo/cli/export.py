@@ -36,7 +36,7 @@ def export(
     licence: Annotated[str, typer.Option("--licence", help="Under which licence, for the card of a run.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print where it is and how large, as JSON.")] = False,
 ) -> None:
-    """Write a trained model to be passed on, or a translator for CTranslate2, which serves it faster, in 8 bits too."""
+    """Write a trained model to be passed on, or a translator for CTranslate2, which serves it fast, or as ONNX."""
     if to == "run":
         from recuerdo.workbench.packing import pack
 
