@@ -122,16 +122,3 @@ def test_links_are_rows_that_sum_to_one_where_they_are_known():
     assert torch.equal(one.links, some.links[:1])
     assert two.links.tolist() == [[[1, 0]]]
     assert batch([([5, 2], [9, 2])]).links is None
-
-
-def test_pairs_that_are_drawn_anew_for_each_round_depend_on_seed_and_number_alone():
-    def pairs(draw):
-        return [([int(x), 2], [int(x) + 1, 2]) for x in draw.integers(3, 1000, 7)]
-
-    def told(start, n):
-        return [(x.source.tolist(), x.target.tolist()) for x in islice(rounds(pairs, 6, seed=3, start=start), n)]
-
-    whole = told(0, 12)
-    assert told(5, 7) == whole[5:]
-    first, second = ([tuple(map(tuple, a)) for a, _ in whole[i : i + 3]] for i in (0, 3))
-    assert sorted(first) != sorted(second)

@@ -5,7 +5,7 @@ They come as two files with a line for a line, as Multi30k does (Elliott et al. 
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -140,6 +140,11 @@ class Bilingual:
             )
         return found
 
+    def twice(self) -> "Bilingual":
+        """All pairs, and after them the same pairs again."""
+        sides = (self.source, self.target) if self.links is None else (self.source, self.target, self.links)
+        return Bilingual(*(torch.cat([side, side]) for side in sides))
+
     def to(self, device: torch.device) -> "Bilingual":
         """The batch on another device."""
         links = None if self.links is None else self.links.to(device)
@@ -191,22 +196,18 @@ def buckets(pairs: Sequence[Pieces], pieces: int, draw: np.random.Generator) -> 
 
 
 def rounds(
-    pairs: Sequence[Pieces] | Callable[[np.random.Generator], Sequence[Pieces]],
+    pairs: Sequence[Pieces],
     pieces: int,
     *,
     seed: int,
     start: int = 0,
     links: Sequence[Sequence[Link]] | None = None,
 ) -> Iterator[Bilingual]:
-    """Batches without end from number `start` on; a batch depends on the seed and its number alone.
-
-    `pairs` may be drawn anew for each round.
-    """
+    """Batches without end from number `start` on; a batch depends on the seed and its number alone."""
     number, round_ = 0, 0
     while True:
-        some = pairs(np.random.default_rng((seed, round_, 1))) if callable(pairs) else pairs
-        groups = buckets(some, pieces, np.random.default_rng((seed, round_)))
+        groups = buckets(pairs, pieces, np.random.default_rng((seed, round_)))
         for group in groups[max(0, start - number) :]:
-            yield batch([some[i] for i in group], None if links is None else [links[i] for i in group])
+            yield batch([pairs[i] for i in group], None if links is None else [links[i] for i in group])
         number, round_ = number + len(groups), round_ + 1
         start = max(start, number)

@@ -72,12 +72,6 @@ class Subwords:
             found += [[*one.ids, END] for one in self._pieces.encode_batch(some, add_special_tokens=False)]
         return found
 
-    def words(self, lines: Sequence[str]) -> list[list[str]]:
-        """The words of each line that are cut into pieces, their bytes as letters."""
-        first, then = self._pieces.normalizer, self._pieces.pre_tokenizer
-        plain = (first.normalize_str(" ".join(line.split())) for line in lines)
-        return [[word for word, _ in then.pre_tokenize_str(line)] for line in plain]
-
     def decode(self, ids: Sequence[int]) -> str:
         """The text of pieces, as far as the end. Bytes that make no letter become �."""
         ids = list(ids)

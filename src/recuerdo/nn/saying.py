@@ -88,3 +88,43 @@ def loss_of_saying(states: Tensor, table: Tensor, wanted: Tensor, *, smoothing: 
     `torch.nn.functional.cross_entropy`, to whose values and gradients this one is equal; it has no second derivative.
     """
     return _Loss.apply(states, table, wanted, smoothing)  # pyright: ignore[reportReturnType]
+
+
+class _Disagreement(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, other: Tensor, table: Tensor) -> Tensor:
+        n, kind = len(one), one.device.type
+        total = one.new_zeros((), dtype=torch.float64)
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+        short = table.to(precision)
+        grads = tuple(torch.zeros_like(x) for x in (one, other, table))
+        for first in range(0, n, ROWS):
+            sides = [x[first : first + ROWS].to(precision) for x in (one, other)]
+            p, q = ((side @ short.T).to(table.dtype).log_softmax(-1) for side in sides)
+            apart, p, q = p - q, p.exp(), q.exp()
+            forth, back = p * apart, -q * apart
+            from_p, from_q = forth.sum(-1, keepdim=True), back.sum(-1, keepdim=True)
+            total += (from_p + from_q).sum(dtype=torch.float64)
+            off = p - q
+            slopes = forth.addcmul_(p, -from_p).add_(off), back.addcmul_(q, -from_q).sub_(off)
+            for grad, side, slope in zip(grads, sides, slopes, strict=False):
+                slope = slope.div_(2 * n).to(precision)
+                grad[first : first + ROWS] = slope @ short
+                grads[2].add_(slope.T @ side)
+        ctx.save_for_backward(*grads)
+        return (total / (2 * n)).to(table.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (grad,) = grads
+        return tuple(grad * slope for slope in ctx.saved_tensors)
+
+
+def disagreement(one: Tensor, other: Tensor, table: Tensor) -> Tensor:
+    """How far apart two ways to say the same are, in nats: (KL(p | q) + KL(q | p)) / 2 of the pieces p and q that
+    states `one` and `other` [n, w] say over a table [v, w], the mean over n. It has no second derivative.
+
+    As a loss, for states of the same pairs under two draws of dropout: R-Drop (Liang et al. 2021, arXiv 2106.14448).
+    """
+    return _Disagreement.apply(one, other, table)  # pyright: ignore[reportReturnType]

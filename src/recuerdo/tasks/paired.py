@@ -1,12 +1,8 @@
 """The pairs of a translation as they are trained with: read once, cut into pieces, and which pieces go together."""
 
-from collections.abc import Callable
 from functools import lru_cache
 
-import numpy as np
-
 from recuerdo.data.aligning import align, by_hand, dictionary, words_of
-from recuerdo.data.fraying import Frayed
 from recuerdo.data.parallel import Pair, Pieces, Source
 from recuerdo.data.subwords import Subwords
 from recuerdo.data.wording import owners
@@ -48,12 +44,3 @@ def linked(sources: tuple[Source, ...], told: str, by: str = "") -> list[list[tu
                     side.setdefault(word, []).append(piece)
         found.append([(i, j) for w, v in sorted(some) for i in pieces[0].get(w, ()) for j in pieces[1].get(v, ())])
     return found
-
-
-def frayed(
-    sources: tuple[Source, ...], told: str, rows: list[int], dropped: float
-) -> Callable[[np.random.Generator], list[Pieces]]:
-    """Some of the pairs in pieces of many ways, drawn anew for each round."""
-    cut, pairs = Subwords(told), all_of(sources)
-    sides = [Frayed(cut, [pairs[row][side] for row in rows], dropped) for side in (0, 1)]
-    return lambda draw: list(zip(*(side.drawn(draw) for side in sides), strict=True))

@@ -20,11 +20,11 @@ from recuerdo.metrics.texts import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.decoding import Choice
-from recuerdo.nn.saying import loss_of_saying
+from recuerdo.nn.saying import disagreement, loss_of_saying
 from recuerdo.read import bending
 from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words, owning
 from recuerdo.tasks.marking import marking
-from recuerdo.tasks.paired import all_of, encoded, frayed, learned, linked
+from recuerdo.tasks.paired import all_of, encoded, learned, linked
 from recuerdo.tasks.spoken import drawn, spoken, streamed
 from recuerdo.tasks.translated import Translated
 
@@ -54,7 +54,8 @@ class Translate:
 
     `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
     either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels.
-    `frayed`: the chance that a merge of subwords is left out in training (`recuerdo.data.fraying`).
+    `agreeing`: how much it counts that the same pairs, heard twice under two draws of dropout, are said alike (R-Drop:
+    Liang et al. 2021; half of their alpha); where it is not 0, a step hears each pair of its batch twice.
     `guided`: how much it counts that what shows the alignment, a `head` of the Transformer, reads what goes together
     (`recuerdo.data.aligning` finds that in the training pairs; where `dictionary`, a file, knows a word, that word must
     look there). `beam` and `alpha` as in `recuerdo.nn.decoding.beam`,
@@ -75,7 +76,7 @@ class Translate:
     tokens: int = 3000
     longest: int = 100
     smoothing: float = 0.1
-    frayed: float = 0.0
+    agreeing: float = 0.0
     guided: float = 0.0
     dictionary: str = ""
     beam: int = 5
@@ -92,10 +93,8 @@ class Translate:
             raise InputError(f"guided is the weight of a loss, 0 or more, not {self.guided}")
         if self.dictionary and not self.guided:
             raise InputError("a dictionary says where words look while attention is guided: set guided = 0.05 as well")
-        if not 0 <= self.frayed < 1 or (self.frayed and self.guided):
-            raise InputError(
-                "frayed is a chance from 0 to below 1, and 0 where training is guided, whose links go by pieces"
-            )
+        if not 0 <= self.agreeing < float("inf"):
+            raise InputError(f"agreeing is the weight of a loss, 0 or more, not {self.agreeing}")
         if min(self.tokens, self.longest, self.beam) < 1 or not 0 <= self.smoothing < 1:
             raise InputError("tokens, longest and beam are 1 or more, and smoothing is from 0 to below 1")
         if "tatoeba" in self._named and (self.form != "raw" or {self.source, self.target} != {"en", "fr"}):
@@ -122,24 +121,26 @@ class Translate:
         rows = [row for row, pair in enumerate(pairs) if max(map(len, pair)) <= self.longest]
         if not rows:
             raise InputError(f"no pair has {self.longest} pieces or fewer on both sides: raise longest")
-        if self.frayed:
-            return rounds(
-                frayed(self._sources("train"), self._cut.told, rows, self.frayed), self.tokens, seed=seed, start=start
-            )
         links = linked(self._sources("train"), self._cut.told, self.dictionary) if self.guided else None
         some = None if links is None else [links[row] for row in rows]
         return rounds([pairs[row] for row in rows], self.tokens, seed=seed, start=start, links=some)
 
     def loss(self, model: Model, batch: Bilingual) -> dict[str, Tensor]:
         """Cross-entropy of each piece of the target given those before it, the mean over them; where it is `guided`, so
-        many times how far what shows the alignment is from the links (Garg et al. 2019)."""
-        if batch.links is None:
-            return {"piece": self._loss(model, batch, self.smoothing)}
-        states, weights = model.guided(batch.source, batch.told)
-        wanted, known = batch.links, batch.links.sum(-1) > 0
-        off = -(wanted * weights.float().clamp_min(LEAST).log()).sum(-1)[known].sum() / known.sum().clamp_min(1)
-        said = loss_of_saying(states, model.table, batch.target[batch.target != PAD], smoothing=self.smoothing)
-        return {"piece": said, "aligned": self.guided * off}
+        many times how far what shows the alignment is from the links (Garg et al. 2019); where it is `agreeing`, so
+        many times how far apart the two ways are in which each pair is heard."""
+        pairs = batch.twice() if self.agreeing else batch
+        found: dict[str, Tensor] = {}
+        if pairs.links is None:
+            states = model.hear(pairs.source, pairs.told)
+        else:
+            states, weights = model.guided(pairs.source, pairs.told)
+            wanted, known = pairs.links, pairs.links.sum(-1) > 0
+            off = -(wanted * weights.float().clamp_min(LEAST).log()).sum(-1)[known].sum() / known.sum().clamp_min(1)
+            found["aligned"] = self.guided * off
+        if self.agreeing:
+            found["agreed"] = self.agreeing * disagreement(*states.chunk(2), model.table)
+        return {"piece": _said(states, model.table, pairs, self.smoothing), **found}
 
     @torch.no_grad()
     def check(self, model: Model, split: str) -> dict[str, float]:
@@ -321,13 +322,10 @@ class Translate:
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
         for first in range(0, len(order), 100):
             some = batch([pairs[i] for i in order[first : first + 100]]).to(next(model.parameters()).device)
-            total += float(self._loss(model, some, 0.0)) * len(some)
+            states = model.hear(some.source, some.told)
+            total += float(_said(states, model.table, some, 0.0)) * len(some)
             count += len(some)
         return total / count
-
-    def _loss(self, model: Model, pairs: Bilingual, smoothing: float) -> Tensor:
-        states = model.hear(pairs.source, pairs.told)
-        return loss_of_saying(states, model.table, pairs.target[pairs.target != PAD], smoothing=smoothing)
 
     @property
     def _named(self) -> list[str]:
@@ -364,6 +362,10 @@ class Translate:
             return Source((str(here / TATOEBA),), split, turned=self.source == "fr")
         stem = f"{SPLITS[split]}{FORMS[self.form]}"
         return Source(tuple(str(here / f"{stem}.{language}.gz") for language in (self.source, self.target)))
+
+
+def _said(states: Tensor, table: Tensor, pairs: Bilingual, smoothing: float) -> Tensor:
+    return loss_of_saying(states, table, pairs.target[pairs.target != PAD], smoothing=smoothing)
 
 
 def _longest(size: int) -> int:
