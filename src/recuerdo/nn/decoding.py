@@ -178,26 +178,28 @@ def beam(
     if not b:
         return []
     limit = torch.as_tensor(longest, device=device).expand(b)
-    said = speaker.begin(source).ways(width)
+    said, last = speaker.begin(source), torch.full((b,), marks.begin, device=device)
     rows = torch.arange(b, device=device)
-    last = torch.full((b * width,), marks.begin, device=device)
     pieces = last.new_zeros(b * width, 0)
     total = torch.full((b, width), -torch.inf, device=device)
     total[:, 0] = 0.0  # at first all ways are the same way
     out: list[list[Line]] = [[] for _ in range(b)]
     for length in range(1, int(limit.max()) + 1):
         logs = _text_only(speaker.step(last, said), marks).log_softmax(-1)
-        # The best of each way first: what is not among these is not among the best of all ways.
-        likely = logs.topk(min(2 * width, logs.shape[-1]), -1)
-        many = likely.indices.shape[1]
-        scores = total[:, :, None] + likely.values.view(-1, width, many)
+        # The best of each way first: what is not among these, and one that ends, is not among the best of all ways.
+        many = min(width + 1, logs.shape[-1])
+        likely, which = logs.topk(many, -1)
+        if length == 1:
+            said, likely, which = said.ways(width), *(x.repeat_interleave(width, 0) for x in (likely, which))
+        scores = total[:, :, None] + likely.view(-1, width, many)
         scores, found = scores.flatten(1).topk(min(2 * width, width * many))
-        way, piece = found // many, likely.indices.view(-1, width * many).gather(1, found)
+        way, piece = found // many, which.view(-1, width * many).gather(1, found)
         ends = piece == marks.end
         rank = torch.arange(found.shape[1], device=device)
-        for i, j in (ends & (rank < width) & scores.isfinite()).nonzero().tolist():
-            before = pieces[i * width + int(way[i, j])].tolist()
-            out[int(rows[i])].append(_line([*before, marks.end], float(scores[i, j]), alpha, marks))
+        row, at = (ends & (rank < width) & scores.isfinite()).nonzero(as_tuple=True)
+        through = pieces[row * width + way[row, at]].tolist()
+        for line, told, score in zip(rows[row].tolist(), through, scores[row, at].tolist(), strict=True):
+            out[line].append(_line([*told, marks.end], score, alpha, marks))
         # What goes on: the best `width` that do not end.
         order = (ends.long() * found.shape[1] + rank).topk(width, largest=False).indices
         total, piece, way = (x.gather(1, order) for x in (scores, piece, way))
