@@ -3,6 +3,7 @@ one line."""
 
 import json
 import re
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -52,6 +53,17 @@ def learned(task):
     for _ in fit(lambda batch: task.loss(model, batch), model.parameters(), batches, Pace(steps=400, lr=3e-3)):
         pass
     return model.eval()
+
+
+def test_canvases_of_training_grow_from_the_digit_alone_and_those_of_the_test_do_not(folder):
+    task = Glance(folder=str(folder), side=60, clutter=4, grows=8, batch=4)
+    sides = [batch.pixels.shape[1] for batch in islice(task.batches(seed=0), 10)]
+    assert sides == [28, 32, 36, 40, 44, 48, 52, 56, 60, 60]
+    whole, (later,) = Glance(folder=str(folder), side=60, clutter=4, batch=4), islice(task.batches(seed=0, start=9), 1)
+    assert torch.equal(later.pixels, next(whole.batches(seed=0, start=9)).pixels)
+    assert next(task.canvases("valid")).pixels.shape[1:] == (60, 60)
+    with pytest.raises(InputError, match="grows, reward, early and slope are 0 or more"):
+        Glance(grows=-1)
 
 
 def test_it_is_learned_and_judged(task, learned):

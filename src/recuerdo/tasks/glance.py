@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recuerdo.data.digits import Canvas, Canvases, Digits, digits
+from recuerdo.data.digits import SIDE, Canvas, Canvases, Digits, digits
 from recuerdo.data.pictures import grey
 from recuerdo.errors import InputError
 from recuerdo.models.glimpse import Glimpse, Looks
@@ -28,7 +28,9 @@ class Glance:
     """The canvases and how they are learned from.
 
     `side`, `clutter`, `piece`, `turned`, `scaled`, `moved`: see `recuerdo.data.digits.Canvas`; the last three change
-    training digits only. `batch` canvases, new ones each time. `reward`: how much the loss of the places counts, whose
+    training digits only. `grows`: over so many first steps the canvases of training grow from the digit alone to `side`,
+    and their clutter with them, so that a look finds something from the first step on. `batch` canvases, new ones each
+    time. `reward`: how much the loss of the places counts, whose
     reward is the probability of the right digit after the last look; `early`: how much it counts that the digit is
     right after each look already; `slope`: how much places are told of the slope of the picture at each glimpse, so
     that they are learned by gradients as well (0 = by reward alone, as in the paper). `rolls`: so many drawn ways to
@@ -44,6 +46,7 @@ class Glance:
     turned: float = 0.0
     scaled: float = 0.0
     moved: float = 0.0
+    grows: int = 0
     batch: int = 128
     reward: float = 0.3
     early: float = 0.0
@@ -52,9 +55,9 @@ class Glance:
     folder: str = ""
 
     def __post_init__(self) -> None:
-        self._canvas(changed=True)
-        if min(self.batch, self.rolls) < 1 or min(self.reward, self.early, self.slope) < 0:
-            raise InputError("batch and rolls are 1 or more, reward, early and slope are 0 or more")
+        self._learned_from(self.grows)
+        if min(self.batch, self.rolls) < 1 or min(self.grows, self.reward, self.early, self.slope) < 0:
+            raise InputError("batch and rolls are 1 or more, grows, reward, early and slope are 0 or more")
 
     def model(self, name: str, **arguments) -> nn.Module:
         """The model of a name. Raises InputError for a name that is not in MODELS."""
@@ -64,7 +67,7 @@ class Glance:
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Canvases]:
         """Canvases without end; which ones come at a step depends on the seed and the step alone."""
-        known, canvas = digits("train", self.folder), self._canvas(changed=True)
+        known = digits("train", self.folder)
         each = -(-len(known) // self.batch)  # batches of a round over all digits
         step, order, turn = start, torch.empty(0, dtype=torch.long), -1
         while True:
@@ -72,6 +75,7 @@ class Glance:
                 turn = step // each
                 order = torch.randperm(len(known), generator=drawn_of(seed, "round", turn))
             rows = order[step % each * self.batch :][: self.batch]
+            canvas = self._learned_from(step)
             yield canvas.lay(known.pixels[rows], known.labels[rows], known.pixels, drawn_of(seed, "step", step))
             step += 1
 
@@ -188,9 +192,14 @@ class Glance:
 
     # ------------------------------------------------------------------------------------------------ what is behind it
 
-    def _canvas(self, *, changed: bool = False) -> Canvas:
-        change = (self.turned, self.scaled, self.moved) if changed else ()
-        return Canvas(self.side, self.clutter, self.piece, *change)
+    def _canvas(self) -> Canvas:
+        return Canvas(self.side, self.clutter, self.piece)
+
+    def _learned_from(self, step: int) -> Canvas:
+        """Canvases of training as they are at a step."""
+        grown = min(1.0, step / self.grows) if self.grows else 1.0
+        side, clutter = SIDE + round(grown * (self.side - SIDE)), round(grown * self.clutter)
+        return Canvas(side, clutter, self.piece, self.turned, self.scaled, self.moved)
 
 
 def _home(model: nn.Module) -> torch.device:
