@@ -104,7 +104,7 @@ def test_episodes_are_read_as_the_memory_weighs_them(rows, seed, weights):
     inside = plain[..., -1, :][..., of >= 0].sum(-1)
     for i, weight in enumerate(weights):
         part = plain[..., -1, of == i]
-        want[..., -1, of == i] = part / part.sum(-1, keepdim=True) * (inside * weight / total)[..., None]
+        want[..., -1, of == i] = part / part.sum(-1, keepdim=True) * (inside * (weight / total))[..., None]
     torch.testing.assert_close(bent.weights[:, :], want, atol=1e-9, rtol=1e-6)
     torch.testing.assert_close(bent.mixed, want @ v, atol=1e-9, rtol=1e-6)
 
