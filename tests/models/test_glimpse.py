@@ -226,11 +226,11 @@ def test_sizes_that_cannot_be():
         Glimpse(10, looks=0)
     with pytest.raises(InputError, match="std is above 0"):
         Glimpse(10, std=0.0)
-    with pytest.raises(InputError, match="there are no moves 'back': choose anywhere or onward"):
+    with pytest.raises(InputError, match="there are no moves 'back': choose anywhere, onward, scouted"):
         Glimpse(10, moves="back")
 
 
-@pytest.mark.parametrize("what", ["dense", "convolved"])
+@pytest.mark.parametrize("what", ["dense", "convolved", "apart"])
 def test_either_way_to_see_reads_the_same_squares(what):
     model, pictures = made(what=what), torch.randint(0, 255, (4, 30, 40), dtype=torch.uint8)
     looks = model(pictures)
@@ -239,5 +239,31 @@ def test_either_way_to_see_reads_the_same_squares(what):
         torch.testing.assert_close(model(pictures[i : i + 1]).logits[0], looks.logits[i], atol=1e-5, rtol=0)
     model(pictures, drawn=True).logits.sum().backward()
     assert all(p.grad is not None for p in model.what.parameters())
-    with pytest.raises(InputError, match="there is nothing that sees 'dimly': choose dense or convolved"):
+    with pytest.raises(InputError, match="there is nothing that sees 'dimly': choose dense, convolved, apart"):
         made(what="dimly")
+
+
+@pytest.mark.parametrize("what", ["dense", "convolved", "apart"])
+def test_a_scout_learns_of_places_alone_and_what_names_the_picture_of_the_picture_alone(what):
+    torch.manual_seed(0)
+    model, pictures = made(what=what, moves="scouted"), torch.randint(0, 255, (4, 90, 80), dtype=torch.uint8)
+    looks = model(pictures, drawn=True)
+    looks.log_probs.sum().backward(retain_graph=True)
+    assert all(p.grad.abs().sum() > 0 for p in model.scout.parameters())
+    assert all(p.grad is None for p in model.what.parameters())
+    model.zero_grad()
+    looks.logits.sum().backward()
+    assert all(p.grad is None for p in model.scout.parameters())
+    assert all(p.grad is not None for p in model.what.parameters())
+    model.zero_grad()
+    model(pictures, drawn=True, slope=1.0).logits.sum().backward()  # by the slope places are told of the picture, too
+    assert all(p.grad.abs().sum() > 0 for p in model.scout.parameters())
+
+
+def test_eyes_apart_see_each_scale_by_itself():
+    model = made(what="apart", scales=3, size=6)
+    square = torch.rand(2, 3 * 36)
+    other = square.clone()
+    other[:, 36:] = torch.rand(2, 72)
+    first, *_ = model.what[:5](square).chunk(3, 1)
+    assert torch.equal(first, model.what[:5](other).chunk(3, 1)[0])

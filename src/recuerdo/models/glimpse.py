@@ -9,7 +9,8 @@ does not depend on how large the picture is.
     state = relu(V [seen, state])
     next place ~ Normal(tanh(locate(state)), std)
 
-What is there is found by a dense layer, as in the paper, or by convolutions, which know a stroke wherever it lies.
+What is there is found by a dense layer, as in the paper, or by convolutions, which know a stroke wherever it lies:
+"convolved" over all scales at once, "apart" over each by itself, as a cell of one is not where that of another is.
 
 Places are hard choices, learned by REINFORCE with a baseline (Williams 1992); everything else by gradients. With a
 `slope` they are also learned by the slope of the picture at each glimpse: a draw is its mean and noise, so what the
@@ -17,7 +18,9 @@ pixels there would become a little further on is a gradient of the mean. The gli
 
 Places are (down, across), from -1 at the middle of the first pixel to 1 at that of the last. `moves` "anywhere" says
 the next one itself, as in the paper; "onward" says how far it is from this one, at most to the edge of what the widest
-square showed: what was seen beside the middle is where it was seen, wherever that is on the picture.
+square showed: what was seen beside the middle is where it was seen, wherever that is on the picture. The state learns
+to name the picture and is not bent towards places. "scouted" is onward, and a scout looks at the same glimpse with eyes
+of its own, which learn nothing but where to go next (apart for what and where, as in Ba et al. 2015).
 """
 
 from dataclasses import dataclass
@@ -46,21 +49,29 @@ def _dense(scales: int, size: int) -> nn.Module:
 
 
 def _convolved(scales: int, size: int) -> nn.Module:
+    return _convolutions(scales, size, channels=16, groups=1)
+
+
+def _apart(scales: int, size: int) -> nn.Module:
+    return _convolutions(scales, size, channels=8 * scales, groups=scales)
+
+
+def _convolutions(scales: int, size: int, *, channels: int, groups: int) -> nn.Module:
     half = -(-size // 2)
     return nn.Sequential(
         nn.Unflatten(1, (scales, size, size)),
-        nn.Conv2d(scales, 16, 3, padding=1),
+        nn.Conv2d(scales, channels, 3, padding=1, groups=groups),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3, 2, 1),
+        nn.Conv2d(channels, 2 * channels, 3, 2, 1, groups=groups),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(32 * half * half, 128),
+        nn.Linear(2 * channels * half * half, 128),
         nn.ReLU(),
     )
 
 
-WHATS = {"dense": _dense, "convolved": _convolved}
-MOVES = ("anywhere", "onward")
+WHATS = {"dense": _dense, "convolved": _convolved, "apart": _apart}
+MOVES = ("anywhere", "onward", "scouted")
 
 
 class Glimpse(nn.Module):
@@ -80,17 +91,19 @@ class Glimpse(nn.Module):
     ):
         super().__init__()
         if what not in WHATS:
-            raise InputError(f"there is nothing that sees {what!r}: choose {' or '.join(WHATS)}")
+            raise InputError(f"there is nothing that sees {what!r}: choose {', '.join(WHATS)}")
         if moves not in MOVES:
-            raise InputError(f"there are no moves {moves!r}: choose {' or '.join(MOVES)}")
+            raise InputError(f"there are no moves {moves!r}: choose {', '.join(MOVES)}")
         if min(classes, looks, size, scales, hidden) < 1 or not std > 0:
             raise InputError("classes, looks, size, scales and hidden are 1 or more, and std is above 0")
         self.looks, self.size, self.scales, self.std = looks, size, scales, std
-        self.onward = moves == "onward"
+        self.onward = moves != "anywhere"
         self.what, self.where = WHATS[what](scales, size), nn.Sequential(nn.Linear(2, 128), nn.ReLU())
         self.glimpse = nn.Linear(256, 256)
         self.core = nn.Linear(256 + hidden, hidden)
-        self.locate = nn.Sequential(nn.Linear(hidden, 128), nn.ReLU(), nn.Linear(128, 2))
+        self.scout = WHATS[what](scales, size) if moves == "scouted" else None
+        known = hidden if self.scout is None else hidden + 128
+        self.locate = nn.Sequential(nn.Linear(known, 128), nn.ReLU(), nn.Linear(128, 2))
         self.baseline = nn.Linear(hidden, 1)
         self.classify = nn.Linear(hidden, classes)
 
@@ -116,8 +129,11 @@ class Glimpse(nn.Module):
             states.append(state)
             if look + 1 == self.looks or (sure < 1 and self._sure(state) > sure):
                 break
-            # What a place is worth is told by the reward; the state is not bent towards it.
-            mean = torch.tanh(self.locate(state.detach())).float()
+            # What a place is worth is told by reward and slope; the state is not bent towards it.
+            known = state.detach()
+            if self.scout is not None:
+                known = torch.cat([known, self.scout(square.detach())], -1)
+            mean = torch.tanh(self.locate(known)).float()
             if self.onward:
                 mean = place.detach().float() + reach * mean
             move = (mean + self.std * torch.randn_like(mean)).detach() if drawn else mean.detach()

@@ -28,13 +28,12 @@ class Glance:
     """The canvases and how they are learned from.
 
     `side`, `clutter`, `piece`, `turned`, `scaled`, `moved`: see `recuerdo.data.digits.Canvas`; the last three change
-    training digits only. `grows`: over so many first steps the canvases of training grow from the digit alone to `side`,
-    and their clutter with them, so that a look finds something from the first step on. `batch` canvases, new ones each
-    time. `reward`: how much the loss of the places counts, whose
-    reward is the probability of the right digit after the last look; `early`: how much it counts that the digit is
-    right after each look already; `slope`: how much places are told of the slope of the picture at each glimpse, so
-    that they are learned by gradients as well (0 = by reward alone, as in the paper). `rolls`: so many drawn ways to
-    look are averaged in the check, beside one way that is
+    training digits only. `grows`: over so many first steps the canvases of training grow from the digit alone to
+    `side`, and their clutter with them, so that there is something to be seen from the first step on. `batch` canvases,
+    new ones each time. `reward`: how much the loss of the places counts, whose reward is the probability of the right
+    digit after the last look; `early`: how much it counts that the digit is right after each look already; `slope`: how
+    much places are told of the slope of the picture at each glimpse, so that they are learned by gradients as well (0 =
+    by reward alone, as in the paper). `rolls`: so many drawn ways to look are averaged in the check, beside one that is
     not drawn. `folder`: where the digits are, "" = mnist/ in the data folder.
 
     Raises InputError for what cannot be.
