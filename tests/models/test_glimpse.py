@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from recuerdo.errors import InputError, ShapeError
 from recuerdo.models.glimpse import Glimpse
@@ -226,7 +227,7 @@ def test_sizes_that_cannot_be():
         Glimpse(10, looks=0)
     with pytest.raises(InputError, match="std is above 0"):
         Glimpse(10, std=0.0)
-    with pytest.raises(InputError, match="there are no moves 'back': choose anywhere, onward, scouted"):
+    with pytest.raises(InputError, match="there are no moves 'back': choose anywhere, onward, scouted, sought"):
         Glimpse(10, moves="back")
 
 
@@ -243,10 +244,11 @@ def test_either_way_to_see_reads_the_same_squares(what):
         made(what="dimly")
 
 
+@pytest.mark.parametrize("moves", ["scouted", "sought"])
 @pytest.mark.parametrize("what", ["dense", "convolved", "apart"])
-def test_a_scout_learns_of_places_alone_and_what_names_the_picture_of_the_picture_alone(what):
+def test_a_scout_learns_of_places_alone_and_what_names_the_picture_of_the_picture_alone(what, moves):
     torch.manual_seed(0)
-    model, pictures = made(what=what, moves="scouted"), torch.randint(0, 255, (4, 90, 80), dtype=torch.uint8)
+    model, pictures = made(what=what, moves=moves), torch.randint(0, 255, (4, 90, 80), dtype=torch.uint8)
     looks = model(pictures, drawn=True)
     looks.log_probs.sum().backward(retain_graph=True)
     assert all(p.grad.abs().sum() > 0 for p in model.scout.parameters())
@@ -267,3 +269,28 @@ def test_eyes_apart_see_each_scale_by_itself():
     other[:, 36:] = torch.rand(2, 72)
     first, *_ = model.what[:5](square).chunk(3, 1)
     assert torch.equal(first, model.what[:5](other).chunk(3, 1)[0])
+
+
+@given(scale=st.integers(0, 2), down=st.integers(0, 5), across=st.integers(0, 5))
+def test_a_scout_that_reads_one_cell_goes_to_its_middle(scale, down, across):
+    model = made(scales=3, moves="sought")
+    scores = torch.zeros(1, 3, 6, 6)
+    scores[0, scale, down, across] = 100.0
+    model.scout.scores = nn.Sequential(nn.Identity())
+    model.scout.scores.forward = lambda square: scores
+    model.scout.trust.weight.data.zero_(), model.scout.trust.bias.data.zero_()
+    model.locate[-1].weight.data.zero_(), model.locate[-1].bias.data.zero_()
+    side = 49  # 48 pixels from the first to the last, of which the widest square shows half
+    looks = model(torch.zeros(1, side, side, dtype=torch.uint8))
+    pixels = looks.places[0, 1] * 0.5 * (side - 1)
+    cell = 2**scale
+    assert pixels.tolist() == pytest.approx([(down - 2.5) * cell, (across - 2.5) * cell], abs=1e-4)
+
+
+def test_a_scout_scores_what_it_sees_the_same_wherever_it_lies():
+    model = made(scales=2, moves="sought")
+    near = torch.zeros(1, 6, 6)
+    near[0, 2:4, 1:3] = 1.0
+    squares = [torch.cat([torch.zeros(1, 36), one.flatten(1)], 1) for one in (near, near.roll((1, 2), (1, 2)))]
+    here, there = (model.scout.scores(square)[0, 1] for square in squares)
+    torch.testing.assert_close(there[2:5, 3:5], here[1:4, 1:3])  # but for the border

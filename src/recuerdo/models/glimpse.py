@@ -20,7 +20,9 @@ Places are (down, across), from -1 at the middle of the first pixel to 1 at that
 the next one itself, as in the paper; "onward" says how far it is from this one, at most to the edge of what the widest
 square showed: what was seen beside the middle is where it was seen, wherever that is on the picture. The state learns
 to name the picture and is not bent towards places. "scouted" is onward, and a scout looks at the same glimpse with eyes
-of its own, which learn nothing but where to go next (apart for what and where, as in Ba et al. 2015).
+of its own, which learn nothing but where to go next (apart for what and where, as in Ba et al. 2015). With "sought"
+the scout attends over the cells of the glimpse, of all scales at once, and the next place is in the middle of what it
+reads: what is worth a look is known wherever it lies, once it is known somewhere.
 """
 
 from dataclasses import dataclass
@@ -71,7 +73,34 @@ def _convolutions(scales: int, size: int, *, channels: int, groups: int) -> nn.M
 
 
 WHATS = {"dense": _dense, "convolved": _convolved, "apart": _apart}
-MOVES = ("anywhere", "onward", "scouted")
+MOVES = ("anywhere", "onward", "scouted", "sought")
+BESIDE = 0.25  # of the widest square's half: so far from the middle of what was read a sought place may be
+
+
+class Scout(nn.Module):
+    """Attention over the cells of a glimpse: how far down and across the middle of what it reads is from the middle of
+    the glimpse, [b, 2], from -1 to 1 at the edges of the widest square. The state says which scales count."""
+
+    def __init__(self, scales: int, size: int, hidden: int):
+        super().__init__()
+        self.scores = nn.Sequential(
+            nn.Unflatten(1, (scales, size, size)),
+            nn.Conv2d(scales, 8 * scales, 3, padding=1, groups=scales),
+            nn.ReLU(),
+            nn.Conv2d(8 * scales, 16 * scales, 3, padding=1, groups=scales),
+            nn.ReLU(),
+            nn.Conv2d(16 * scales, scales, 1, groups=scales),
+        )
+        self.trust = nn.Linear(hidden, scales)
+        along = (torch.arange(size) + 0.5) * 2 / size - 1
+        cells = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)
+        widths = 2.0 ** (torch.arange(scales) - scales + 1)
+        self.register_buffer("cells", (widths[:, None, None, None] * cells).flatten(0, 2), persistent=False)
+
+    def forward(self, square: Tensor, state: Tensor) -> Tensor:
+        """Glimpses [b, scales * size * size] and states [b, hidden] -> [b, 2]."""
+        scores = self.scores(square) + self.trust(state)[:, :, None, None]
+        return scores.flatten(1).float().softmax(-1) @ self.cells
 
 
 class Glimpse(nn.Module):
@@ -101,9 +130,9 @@ class Glimpse(nn.Module):
         self.what, self.where = WHATS[what](scales, size), nn.Sequential(nn.Linear(2, 128), nn.ReLU())
         self.glimpse = nn.Linear(256, 256)
         self.core = nn.Linear(256 + hidden, hidden)
-        self.scout = WHATS[what](scales, size) if moves == "scouted" else None
-        known = hidden if self.scout is None else hidden + 128
-        self.locate = nn.Sequential(nn.Linear(known, 128), nn.ReLU(), nn.Linear(128, 2))
+        eyes = {"scouted": lambda: WHATS[what](scales, size), "sought": lambda: Scout(scales, size, hidden)}
+        self.scout = eyes[moves]() if moves in eyes else None
+        self.locate = nn.Sequential(nn.Linear(hidden + 128 * (moves == "scouted"), 128), nn.ReLU(), nn.Linear(128, 2))
         self.baseline = nn.Linear(hidden, 1)
         self.classify = nn.Linear(hidden, classes)
 
@@ -130,10 +159,7 @@ class Glimpse(nn.Module):
             if look + 1 == self.looks or (sure < 1 and self._sure(state) > sure):
                 break
             # What a place is worth is told by reward and slope; the state is not bent towards it.
-            known = state.detach()
-            if self.scout is not None:
-                known = torch.cat([known, self.scout(square.detach())], -1)
-            mean = torch.tanh(self.locate(known)).float()
+            mean = self._ahead(square.detach(), state.detach())
             if self.onward:
                 mean = place.detach().float() + reach * mean
             move = (mean + self.std * torch.randn_like(mean)).detach() if drawn else mean.detach()
@@ -149,6 +175,13 @@ class Glimpse(nn.Module):
             return Looks(logits, torch.stack(places, 1), baselines, baselines)
         off = torch.stack(moves, 1) - torch.stack(means, 1)
         return Looks(logits, torch.stack(places, 1), -off.square().sum(-1) / (2 * self.std**2), baselines)
+
+    def _ahead(self, square: Tensor, state: Tensor) -> Tensor:
+        """Where to go next by what was seen and what is known: a place, or how far it is of what can be reached."""
+        if isinstance(self.scout, Scout):
+            return self.scout(square, state) + BESIDE * torch.tanh(self.locate(state)).float()
+        known = state if self.scout is None else torch.cat([state, self.scout(square)], -1)
+        return torch.tanh(self.locate(known)).float()
 
     @torch.no_grad()
     def _sure(self, state: Tensor) -> float:
