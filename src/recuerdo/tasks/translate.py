@@ -139,7 +139,8 @@ class Translate:
             off = -(wanted * weights.float().clamp_min(LEAST).log()).sum(-1)[known].sum() / known.sum().clamp_min(1)
             found["aligned"] = self.guided * off
         if self.agreeing:
-            found["agreed"] = self.agreeing * disagreement(*states.chunk(2), model.table)
+            one, other = states.chunk(2)
+            found["agreed"] = self.agreeing * disagreement(one, other, model.table)
         return {"piece": _said(states, model.table, pairs, self.smoothing), **found}
 
     @torch.no_grad()
