@@ -186,7 +186,7 @@ def beam(
     out: list[list[Line]] = [[] for _ in range(b)]
     for length in range(1, int(limit.max()) + 1):
         logs = _text_only(speaker.step(last, said), marks).log_softmax(-1)
-        # The best of each way first: what is not among these, and one that ends, is not among the best of all ways.
+        # The best of each way first, one more than is kept, as one of them may end: the best of all are among these.
         many = min(width + 1, logs.shape[-1])
         likely, which = logs.topk(many, -1)
         if length == 1:

@@ -107,7 +107,7 @@ class _Disagreement(torch.autograd.Function):
             total += (from_p + from_q).sum(dtype=torch.float64)
             off = p - q
             slopes = forth.addcmul_(p, -from_p).add_(off), back.addcmul_(q, -from_q).sub_(off)
-            for grad, side, slope in zip(grads, sides, slopes, strict=False):
+            for grad, side, slope in zip(grads[:2], sides, slopes, strict=True):
                 slope = slope.div_(2 * n).to(precision)
                 grad[first : first + ROWS] = slope @ short
                 grads[2].add_(slope.T @ side)
