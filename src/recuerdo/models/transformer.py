@@ -21,7 +21,7 @@ from torch.nn import functional
 from recuerdo.errors import InputError
 from recuerdo.nn.attention import Kept, KeyValue, MultiHead
 from recuerdo.nn.dropout import Dropout
-from recuerdo.nn.lean import Map, Norm
+from recuerdo.nn.lean import Linear, Map, Norm
 from recuerdo.nn.places import sinusoids
 from recuerdo.nn.saying import PAD, Speaking
 from recuerdo.read import allow, causal, watch
@@ -69,7 +69,7 @@ class Layer(nn.Module):
         if cross:
             self.norm_cross, self.cross = nn.LayerNorm(width), MultiHead(width, heads)
         self.norm_think = nn.LayerNorm(width)
-        self.think = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), Dropout(dropout), nn.Linear(inner, width))
+        self.think = nn.Sequential(Linear(width, inner), nn.ReLU(), Dropout(dropout), Linear(inner, width))
         self.drop = Dropout(dropout)
 
     def read_own(self, x: Tensor, mask: Mask | None, kept: Kept | None = None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.errors import InputError
-from recuerdo.nn.lean import Map
+from recuerdo.nn.lean import Linear, Map
 from recuerdo.read import read, scaled_dot, softmax
 from recuerdo.read.mask import Bias, Mask
 from recuerdo.read.normalise import Normaliser
@@ -77,7 +77,7 @@ class MultiHead(nn.Module):
         if heads < 1 or width % heads:
             raise InputError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.score, self.normalise = heads, score, normalise
-        self.query, self.pair, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.query, self.pair, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
 
     def keys(self, x: Tensor, kept: Kept | None = None) -> KeyValue:
         """Rows [b, k, width] -> their keys and values, behind those that were `kept`; then they are kept, too."""

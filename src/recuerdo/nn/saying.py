@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
+
+from recuerdo.nn.lean import product
 
 PAD = 0
 
@@ -41,7 +42,7 @@ class Speaking(nn.Module, ABC):
 
     def say(self, states: Tensor) -> Tensor:
         """States [n, width] -> logits [n, v]."""
-        return functional.linear(states, self.table)
+        return product(states, self.table)
 
 
 ROWS = 128  # at once
