@@ -13,9 +13,14 @@ from recuerdo.errors import InputError
 TOWN = ["the library closes at six .", "the bakery opens at six .", "who has the key of the library ?"] * 5
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["written", "tokenised"])
+def tokenised(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def cut():
-    return Subwords.learn(TOWN, LEAST + 60)
+def cut(tokenised):
+    return Subwords.learn(TOWN, LEAST + 60, tokenised=tokenised)
 
 
 @settings(max_examples=200, deadline=None)
@@ -54,9 +59,16 @@ def test_marks_are_no_text(cut):
     assert cut.decode([BEGIN, PAD, *ids, 7, 8]) == "<s> </s> <pad>"
 
 
-def test_what_is_frequent_is_one_piece_and_the_same_lines_give_the_same(cut):
+def test_of_tokenised_text_a_piece_may_have_letters_and_punctuation():
+    lines = ["the mayor &apos;s key", "l&apos; horloge de la place", "d&apos; un coup"] * 5
+    apart, together = (Subwords.learn(lines, LEAST + 60, tokenised=tokenised) for tokenised in (False, True))
+    assert len(together.encode(["l&apos; horloge"])[0]) == 3
+    assert len(apart.encode(["l&apos; horloge"])[0]) > 4
+
+
+def test_what_is_frequent_is_one_piece_and_the_same_lines_give_the_same(cut, tokenised):
     assert len(cut.encode(["the library"])[0]) == 3
-    again = Subwords.learn(TOWN, LEAST + 60)
+    again = Subwords.learn(TOWN, LEAST + 60, tokenised=tokenised)
     assert again.told == cut.told
     assert Subwords(cut.told).encode(TOWN) == cut.encode(TOWN)
     assert len(cut) <= LEAST + 60

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from recuerdo.nn import saying
-from recuerdo.nn.saying import disagreement, loss_of_saying
+from recuerdo.nn.saying import loss_of_saying
 
 
 @settings(max_examples=30, deadline=None)
@@ -54,31 +54,3 @@ def test_there_is_no_second_derivative():
     )
     with pytest.raises(RuntimeError, match="does not require grad"):
         slope.sum().backward()
-
-
-@settings(max_examples=30, deadline=None)
-@given(n=st.integers(1, 300), v=st.integers(2, 40), seed=st.integers(0, 99))
-def test_disagreement_is_the_mean_of_both_divergences_of_torch_in_values_and_gradients(n, v, seed):
-    draw = torch.Generator().manual_seed(seed)
-    given_ = [torch.randn(size, 6, generator=draw, dtype=torch.float64).requires_grad_() for size in (n, n, v)]
-    one, other, table = given_
-    p, q = ((side @ table.T).log_softmax(-1) for side in (one, other))
-    kinds = {"reduction": "batchmean", "log_target": True}
-    right = (functional.kl_div(q, p, **kinds) + functional.kl_div(p, q, **kinds)) / 2
-    told = disagreement(one, other, table)
-    torch.testing.assert_close(told, right)
-    for ours, theirs in zip(torch.autograd.grad(3 * told, given_), torch.autograd.grad(3 * right, given_), strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_disagreement_in_bfloat16_is_near():
-    draw = torch.Generator().manual_seed(1)
-    one, table = torch.randn(2 * saying.ROWS + 1, 16, generator=draw), torch.randn(50, 16, generator=draw)
-    other = (one + torch.randn(one.shape, generator=draw)).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        told = disagreement(one, other, table)
-    right = disagreement(one, other, table)
-    assert told.dtype == torch.float32
-    assert told.item() == pytest.approx(right.item(), rel=2e-2)
-    ours, theirs = torch.autograd.grad(told, other)[0], torch.autograd.grad(right, other)[0]
-    assert float((ours - theirs).norm() / theirs.norm()) < 5e-2

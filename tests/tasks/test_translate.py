@@ -421,33 +421,3 @@ def test_a_model_without_attention_is_not_guided(task):
         own.loss(own.model("seq2seq", width=8, hidden=8, attention="none"), next(iter(own.batches(seed=0))))
     with pytest.raises(InputError, match="guided is the weight of a loss, 0 or more, not -1"):
         Translate(guided=-1)
-    with pytest.raises(InputError, match="agreeing is the weight of a loss, 0 or more, not -1"):
-        Translate(agreeing=-1)
-
-
-def test_pairs_that_are_heard_twice_agree_where_nothing_is_dropped_and_not_where_something_is(task):
-    torch.manual_seed(0)
-    own = Translate(**{**vars_of(task), "agreeing": 2.5})
-    model, batch = (
-        own.model("transformer", width=16, heads=2, inner=16, layers=2, dropout=0.5),
-        next(own.batches(seed=0)),
-    )
-    model.eval()
-    still = own.loss(model, batch)
-    assert still["agreed"].item() == pytest.approx(0, abs=1e-6)
-    torch.testing.assert_close(still["piece"], task.loss(model, batch)["piece"])
-    model.train()
-    parts = own.loss(model, batch)
-    assert parts["agreed"] > 0.01
-    parts["agreed"].backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
-def test_pairs_that_are_heard_twice_can_be_guided_too(task):
-    torch.manual_seed(0)
-    own = Translate(**{**vars_of(task), "agreeing": 1.0, "guided": 0.1})
-    guided = Translate(**{**vars_of(task), "guided": 0.1})
-    model, batch = own.model("transformer", width=16, heads=2, inner=16, layers=2), next(own.batches(seed=0))
-    parts, once = own.loss(model.eval(), batch), guided.loss(model, batch)
-    assert set(parts) == {"piece", "aligned", "agreed"}
-    torch.testing.assert_close(parts["aligned"], once["aligned"])

@@ -140,11 +140,6 @@ class Bilingual:
             )
         return found
 
-    def twice(self) -> "Bilingual":
-        """All pairs, and after them the same pairs again."""
-        sides = (self.source, self.target) if self.links is None else (self.source, self.target, self.links)
-        return Bilingual(*(torch.cat([side, side]) for side in sides))
-
     def to(self, device: torch.device) -> "Bilingual":
         """The batch on another device."""
         links = None if self.links is None else self.links.to(device)

@@ -36,15 +36,25 @@ class Subwords:
             raise InputError("these are no subwords: pass what `Subwords.told` of others holds")
 
     @classmethod
-    def learn(cls, lines: Iterable[str], size: int) -> "Subwords":
-        """So many pieces, of what is frequent in these lines. Raises InputError for fewer pieces than bytes."""
+    def learn(cls, lines: Iterable[str], size: int, *, tokenised: bool = False) -> "Subwords":
+        """So many pieces, of what is frequent in these lines. Of `tokenised` text a piece may be all that stands
+        between two blanks, as `d&apos;`; otherwise punctuation is apart from letters.
+
+        Raises InputError for fewer pieces than bytes.
+        """
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
         if size < LEAST:
             raise InputError(f"subwords are {LEAST} pieces or more (the bytes, and three marks), not {size}")
         made = Tokenizer(models.BPE())
         made.normalizer = normalizers.NFC()
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        made.pre_tokenizer = (
+            pre_tokenizers.Sequence(
+                [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
+            )
+            if tokenised
+            else pre_tokenizers.ByteLevel(add_prefix_space=True)
+        )
         made.decoder = decoders.ByteLevel()
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         trainer = trainers.BpeTrainer(

@@ -33,7 +33,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if (
         HAS_ONEDNN
         and not torch.compiler.is_compiling()
-        and x.numel() * len(weight) >= LEAST
+        and x.numel() * weight.size(0) >= LEAST
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch.is_grad_enabled()

@@ -15,9 +15,9 @@ def all_of(sources: tuple[Source, ...]) -> list[Pair]:
 
 
 @lru_cache(4)
-def learned(sources: tuple[Source, ...], size: int) -> Subwords:
+def learned(sources: tuple[Source, ...], size: int, tokenised: bool) -> Subwords:
     """Subwords of both sides together."""
-    return Subwords.learn([side for pair in all_of(sources) for side in pair], size)
+    return Subwords.learn([side for pair in all_of(sources) for side in pair], size, tokenised=tokenised)
 
 
 @lru_cache(16)

@@ -20,7 +20,7 @@ from recuerdo.metrics.texts import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
 from recuerdo.models.transformer import Transformer
 from recuerdo.nn.decoding import Choice
-from recuerdo.nn.saying import disagreement, loss_of_saying
+from recuerdo.nn.saying import loss_of_saying
 from recuerdo.read import bending
 from recuerdo.tasks.aligned import CHOSEN_ON, error_rates, hansards, judged, of_words, owning
 from recuerdo.tasks.marking import marking
@@ -54,8 +54,6 @@ class Translate:
 
     `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
     either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels.
-    `agreeing`: how much it counts that the same pairs, heard twice under two draws of dropout, are said alike (R-Drop:
-    Liang et al. 2021; half of their alpha); where it is not 0, a step hears each pair of its batch twice.
     `guided`: how much it counts that what shows the alignment, a `head` of the Transformer, reads what goes together
     (`recuerdo.data.aligning` finds that in the training pairs; where `dictionary`, a file, knows a word, that word must
     look there). `beam` and `alpha` as in `recuerdo.nn.decoding.beam`,
@@ -76,7 +74,6 @@ class Translate:
     tokens: int = 3000
     longest: int = 100
     smoothing: float = 0.1
-    agreeing: float = 0.0
     guided: float = 0.0
     dictionary: str = ""
     beam: int = 5
@@ -93,8 +90,6 @@ class Translate:
             raise InputError(f"guided is the weight of a loss, 0 or more, not {self.guided}")
         if self.dictionary and not self.guided:
             raise InputError("a dictionary says where words look while attention is guided: set guided = 0.05 as well")
-        if not 0 <= self.agreeing < float("inf"):
-            raise InputError(f"agreeing is the weight of a loss, 0 or more, not {self.agreeing}")
         if min(self.tokens, self.longest, self.beam) < 1 or not 0 <= self.smoothing < 1:
             raise InputError("tokens, longest and beam are 1 or more, and smoothing is from 0 to below 1")
         if "tatoeba" in self._named and (self.form != "raw" or {self.source, self.target} != {"en", "fr"}):
@@ -127,21 +122,16 @@ class Translate:
 
     def loss(self, model: Model, batch: Bilingual) -> dict[str, Tensor]:
         """Cross-entropy of each piece of the target given those before it, the mean over them; where it is `guided`, so
-        many times how far what shows the alignment is from the links (Garg et al. 2019); where it is `agreeing`, so
-        many times how far apart the two ways are in which each pair is heard."""
-        pairs = batch.twice() if self.agreeing else batch
+        many times how far what shows the alignment is from the links (Garg et al. 2019)."""
         found: dict[str, Tensor] = {}
-        if pairs.links is None:
-            states = model.hear(pairs.source, pairs.told)
+        if batch.links is None:
+            states = model.hear(batch.source, batch.told)
         else:
-            states, weights = model.guided(pairs.source, pairs.told)
-            wanted, known = pairs.links, pairs.links.sum(-1) > 0
+            states, weights = model.guided(batch.source, batch.told)
+            wanted, known = batch.links, batch.links.sum(-1) > 0
             off = -(wanted * weights.float().clamp_min(LEAST).log()).sum(-1)[known].sum() / known.sum().clamp_min(1)
             found["aligned"] = self.guided * off
-        if self.agreeing:
-            one, other = states.chunk(2)
-            found["agreed"] = self.agreeing * disagreement(one, other, model.table)
-        return {"piece": _said(states, model.table, pairs, self.smoothing), **found}
+        return {"piece": _said(states, model.table, batch, self.smoothing), **found}
 
     @torch.no_grad()
     def check(self, model: Model, split: str) -> dict[str, float]:
@@ -338,7 +328,9 @@ class Translate:
 
     @cached_property
     def _cut(self) -> Subwords:
-        return Subwords(self.subwords) if self.subwords else learned(self._sources("train"), self.pieces)
+        return (
+            Subwords(self.subwords) if self.subwords else learned(self._sources("train"), self.pieces, self._tokenised)
+        )
 
     def _pieces(self, split: str) -> list[tuple[list[int], list[int]]]:
         return encoded(self._sources(split), self._cut.told)
