@@ -52,26 +52,31 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, table: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
         n, v = len(states), len(table)
-        learns = any(ctx.needs_input_grad[:2])
         total = states.new_zeros((), dtype=torch.float64)
+        learns = any(ctx.needs_input_grad[:2])
         to_states, to_table = (torch.zeros_like(x) if learns else None for x in (states, table))
         kind = states.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
         short = table.to(precision)
         for first in range(0, n, ROWS):
             some, right = states[first : first + ROWS].to(precision), wanted[first : first + ROWS, None]
-            logits = some @ short.T
-            logs = logits.to(table.dtype).log_softmax(-1)
-            total -= (1 - smoothing) * logs.gather(1, right).sum(dtype=torch.float64)
-            total -= smoothing * logs.mean(-1).sum(dtype=torch.float64)
+            logits = (some @ short.T).to(table.dtype)
+            slope = logits.softmax(-1)
+            # The mass of a row from its likeliest piece: one exponential a logit, not two.
+            total += (logits.amax(-1) - slope.amax(-1).log()).sum(dtype=torch.float64)
+            total -= (1 - smoothing) * logits.gather(1, right).sum(dtype=torch.float64)
             if to_states is None or to_table is None:
                 continue
-            slope = logs.exp_().sub_(smoothing / v).div_(n)
-            slope.scatter_add_(1, right, torch.full_like(right, -(1 - smoothing) / n, dtype=slope.dtype))
-            slope = slope.to(precision)
+            slope = slope.scatter_add_(1, right, torch.full_like(right, smoothing - 1, dtype=slope.dtype)).to(precision)
             to_states[first : first + ROWS] = slope @ short
             to_table += slope.T @ some
-        ctx.save_for_backward(to_states, to_table)
+        if smoothing:  # all pieces alike: what the mean of their vectors says
+            mean, sum_ = table.mean(0), states.to(table.dtype).sum(0)
+            total -= smoothing * (mean @ sum_)
+            if to_states is not None and to_table is not None:
+                to_states -= smoothing * mean
+                to_table -= smoothing / v * sum_
+        ctx.save_for_backward(*(None if x is None else x.div_(n) for x in (to_states, to_table)))
         return (total / n).to(table.dtype)
 
     @staticmethod

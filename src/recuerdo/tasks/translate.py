@@ -328,9 +328,9 @@ class Translate:
 
     @cached_property
     def _cut(self) -> Subwords:
-        return (
-            Subwords(self.subwords) if self.subwords else learned(self._sources("train"), self.pieces, self._tokenised)
-        )
+        if self.subwords:
+            return Subwords(self.subwords)
+        return learned(self._sources("train"), self.pieces, self._tokenised)
 
     def _pieces(self, split: str) -> list[tuple[list[int], list[int]]]:
         return encoded(self._sources(split), self._cut.told)
