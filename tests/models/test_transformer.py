@@ -6,7 +6,7 @@ from torch import nn
 
 from recuerdo.errors import InputError
 from recuerdo.models.transformer import Transformer
-from recuerdo.nn.decoding import beam
+from recuerdo.nn.decoding import beam, greedy, stream
 from recuerdo.nn.places import sinusoids
 from recuerdo.read import watch
 
@@ -112,6 +112,34 @@ def test_who_watches_a_beam_sees_later_what_was_read_then(model):
         path = order[0]
         torch.testing.assert_close(seen.steps(path)[count[path]].weights[:, :], weights)
         count[path], order = count[path] + 1, [*order[1:], path]
+
+
+@pytest.mark.parametrize("say", [greedy, beam])
+def test_what_was_read_when_it_spoke_can_be_learned_from_where_somebody_watched(model, say):
+    with watch(model) as seen:
+        say(model, SOURCE, longest=6)
+    factor = torch.ones((), requires_grad=True)
+    seen["decoder.1.cross"].weights[:, :].mul(factor).square().sum().backward()
+    assert factor.grad > 0
+
+
+def test_a_model_that_has_spoken_at_length_can_be_trained(model):
+    with torch.no_grad():
+        model.piece.weight[2] = -model.norm_told.weight  # it finds no end
+    assert len(greedy(model, SOURCE[:1], longest=300)[0].pieces) > 280
+    model(SOURCE, TOLD).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    model.places.mul_(1)
+
+
+def test_a_stream_goes_on_where_somebody_begins_to_watch(model):
+    whole = list(stream(model, SOURCE[:1], longest=9))
+    some = stream(model, SOURCE[:1], longest=9)
+    first = next(some)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    with watch(model):
+        assert [first, *some] == whole
 
 
 def test_it_knows_places_beyond_those_it_has_made(model):

@@ -19,7 +19,7 @@ from recuerdo.tasks.scened import follows, held, judged, pointed, share
 from recuerdo.train.fit import fit
 from recuerdo.train.optimise import Pace
 
-HUES = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230)}
+HUES = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230), "black": (0, 0, 0)}
 SMALL = {"width": 32, "hidden": 48, "dropout": 0.0}
 
 
@@ -27,7 +27,7 @@ SMALL = {"width": 32, "hidden": 48, "dropout": 0.0}
 def folder(tmp_path_factory):
     """Pictures whose left and right half have a colour each, and captions that say them in this order."""
     here, rows = tmp_path_factory.mktemp("halves"), ["image,caption"]
-    for number in range(40):
+    for number in range(120):
         left, right = random.Random(number).choices(sorted(HUES), k=2)
         picture = np.zeros((32, 32, 3), np.uint8)
         picture[:, :16], picture[:, 16:] = HUES[left], HUES[right]
@@ -170,7 +170,7 @@ def test_cells_of_another_model_are_put_in_from_outside(task, folder):
     made = seeing.model("captioner", **SMALL)
     batch = next(seeing.batches(seed=0))
     assert batch.pictures.shape == (8, 4, 4, 3)
-    assert sum(calls) == 33
+    assert sum(calls) == 97
     assert torch.isfinite(seeing.loss(made, batch)["piece"])
     assert seeing.carries()["features"] == 3
 

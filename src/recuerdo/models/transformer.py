@@ -225,7 +225,8 @@ class Transformer(Speaking):
     def _placed(self, pieces: Tensor, first: int = 0) -> Tensor:
         last = first + pieces.shape[1]
         if last > len(self.places):
-            self.places = sinusoids(0, 2 * last, self.width, self.table)
+            with torch.inference_mode(False):  # they stay, and may be trained with
+                self.places = sinusoids(0, 2 * last, self.width, self.table)
         return self.drop(self.piece(pieces) * math.sqrt(self.width) + self.places[first:last])
 
 
