@@ -113,8 +113,8 @@ class Drawn:
 
 
 def _mode() -> Callable[[], AbstractContextManager[object]]:
-    """No gradients; and where nobody watches none later either, which spares a tenth or more of one line's time. Who watches
-    may go on with what was read, and ask for gradients of that."""
+    """No gradients; and where nobody watches none later either, which spares a tenth or more of one line's time. Who
+    watches may go on with what was read, and ask for gradients of that."""
     return torch.no_grad if watched() else torch.inference_mode
 
 
