@@ -21,6 +21,7 @@ def of_onednn(x, weight, bias=None) -> bool:
     return FAST in {event.key for event in seen.key_averages()}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=2), st.sampled_from([1, 7, 64, 300]), st.integers(1, 700), st.booleans())
 def test_a_product_is_that_of_torch(rows, inside, outside, biased):
     draw = torch.Generator().manual_seed(0)
