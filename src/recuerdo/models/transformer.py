@@ -91,11 +91,12 @@ class Step(NamedTuple):
     and `forward` where nothing is dropped."""
 
     norm_own: Norm
-    into_own: Map  # queries, keys and values
+    query_own: Map
+    pair_own: Map
     own: MultiHead
     out_own: Map
     norm_cross: Norm
-    into_cross: Map  # queries
+    query_cross: Map
     cross: MultiHead
     out_cross: Map
     norm_think: Norm
@@ -108,7 +109,7 @@ class Step(NamedTuple):
         own, cross = layer.own, layer.cross
         wide, narrow = (part for part in layer.think if isinstance(part, nn.Linear))
         return cls(
-            *(Norm.of(layer.norm_own), Map.of(own.query, own.pair), own, Map.of(own.out)),
+            *(Norm.of(layer.norm_own), Map.of(own.query), Map.of(own.pair), own, Map.of(own.out)),
             *(Norm.of(layer.norm_cross), Map.of(cross.query), cross, Map.of(cross.out)),
             *(Norm.of(layer.norm_think), Map.of(wide), Map.of(narrow)),
         )
@@ -116,10 +117,10 @@ class Step(NamedTuple):
     def __call__(self, x: Tensor, kept: Kept, source: KeyValue, said: Told) -> Tensor:
         """Rows [b, 1, width] -> the same."""
         width = x.shape[2]
-        query, pair = self.into_own(self.norm_own(x)).split((width, 2 * width), 2)
-        x = x + self.own(query, self.own.split(pair, kept), out=self.out_own)
+        y = self.norm_own(x)
+        x = x + self.own(self.query_own(y), self.own.split(self.pair_own(y), kept), out=self.out_own)
         ways = x.view(-1, said.count, width)  # those of one sentence read its source together
-        ways = ways + self.cross(self.into_cross(self.norm_cross(ways)), source, said.mask, out=self.out_cross)
+        ways = ways + self.cross(self.query_cross(self.norm_cross(ways)), source, said.mask, out=self.out_cross)
         x = ways.view(x.shape)
         return x + self.narrow(self.wide(self.norm_think(x)).relu())
 

@@ -58,10 +58,9 @@ class Map(NamedTuple):
     bias: Tensor
 
     @classmethod
-    def of(cls, *layers: nn.Linear) -> "Map":
-        """That of a layer; of several, to what all of them make of the same rows, side by side."""
-        weights, biases = zip(*((layer.weight, layer.bias) for layer in layers), strict=True)
-        return cls(*weights, *biases) if len(layers) == 1 else cls(torch.cat(weights), torch.cat(biases))
+    def of(cls, layer: nn.Linear) -> "Map":
+        """That of a layer."""
+        return cls(layer.weight, layer.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
