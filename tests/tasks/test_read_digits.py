@@ -1,16 +1,21 @@
 """Reading several digits: made-up ones are learned in seconds, boxes are obeyed, and any picture ends in an answer."""
 
 import json
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from recuerdo.data.digits import INK, Canvas
+from recuerdo.data.pictures import png
 from recuerdo.errors import InputError
 from recuerdo.tasks import read_digits
-from recuerdo.tasks.read_digits import ReadDigits
+from recuerdo.tasks.read_digits import ReadDigits, sums
 from recuerdo.train.fit import fit
 from recuerdo.train.optimise import Pace
 from tests.tasks.idx import write_idx
@@ -83,17 +88,56 @@ def test_the_parts_of_the_loss(task, folder):
     assert alone["answer"] == pytest.approx(-float(torch.stack(some).mean()), abs=1e-5)
 
 
-def test_a_sum_is_one_answer(folder):
-    task = ReadDigits(folder=str(folder), side=76, batch=8, says="sum", low=2)
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_the_sums_are_those_of_all_digits_that_make_them(n, seed):
+    chances = (4 * torch.randn(2, n, 11, generator=torch.Generator().manual_seed(seed))).softmax(-1)
+    wanted = torch.zeros(2, 9 * n + 1)
+    for told in product(range(11), repeat=n):
+        wanted[:, sum(digit % 10 for digit in told)] += torch.stack(
+            [chances[:, i, digit] for i, digit in enumerate(told)]
+        ).prod(0)
+    torch.testing.assert_close(sums(chances), wanted)
+
+
+def test_a_sum_is_told_without_its_digits(folder, tmp_path):
+    """What is told of a canvas is a number: the loss is that of all digits that make it, and what was read is shown."""
+    task = ReadDigits(folder=str(folder), side=76, batch=8, says="sum")
+    torch.manual_seed(0)
     model = task.model("glimpses", **SMALL)
     batch = next(task.batches(seed=1))
-    assert model(batch.pixels).logits.shape == (8, 1, 1, 20)
-    right, counts = task._right(batch.labels)
-    assert torch.equal(right[:, 0], batch.labels.sum(1))
+    reads = model(batch.pixels)
+    assert reads.logits.shape[:2] == (8, 2)
+    logs, right, counts = task._answers(reads, batch.labels)
+    assert logs.shape == (8, 1, 19)
+    assert torch.equal(right[:, 0], batch.labels.clamp_min(0).sum(1))
     assert counts.all()
+    with torch.no_grad():
+        torch.manual_seed(5)
+        alone = task.loss(model, batch)
+        torch.manual_seed(5)
+        drawn = sums(model(batch.pixels, drawn=True).logits[:, :, -1].softmax(-1))
+    assert float(alone["answer"]) == pytest.approx(-float(drawn[range(8), right[:, 0]].log().mean()), abs=1e-5)
+    model.eval()
     assert set(task.check(model, "valid")) == {"error", "loss"}
-    with pytest.raises(InputError, match="a sum says no digit by itself"):
-        task.evidence(model, "valid")
+    told = task.evidence(model, "valid")
+    assert list(told) == ["last look on a digit", "boxes of the canvas", "the digits, never told, are right"]
+    assert all(0 <= value <= 100 for value in told.values())
+    path = tmp_path / "two.png"
+    path.write_bytes(png(batch.pixels[0]))
+    shown = task.predict(model, str(path))
+    assert shown.answer == max(range(19), key=shown.sums.__getitem__)
+    assert shown.chance == max(shown.sums)
+    assert sum(shown.sums) == pytest.approx(1)
+    assert len(shown.places) == 2 * model.looks
+    assert shown.text().splitlines()[0].split(" (")[0].split("= ")[-1] == str(shown.answer)
+    assert shown.as_json()["answer"] == shown.answer
+    sure = [[0.0] * 11 for _ in range(2)]
+    sure[0][7] = sure[1][5] = 1.0
+    seven = replace(shown, chances=tuple(map(tuple, sure)), sums=tuple(sums(torch.tensor([sure]))[0].tolist()))
+    assert seven.text().startswith("7 + 5 = 12 (100.0 %), after 2 sharp looks")
+    alone = replace(seven, sums=tuple([0.0] * 13 + [1.0]))  # likelier than what the likeliest digits make
+    assert alone.text().startswith("13 (100.0 %)")
 
 
 def test_digits_lie_apart_in_their_boxes_from_left_to_right(task, folder):

@@ -41,6 +41,7 @@ class Glanced:
     """`picture` [height, width] uint8 as the model saw it. Of each look: its middle pixel (down, across) in `places`,
     and the probability of each class after it, in `chances`. A look has squares of so many pixels: `squares`, the
     smallest first. `each`: so many looks lead to an answer, of which the last class is "no more"; 0 = all lead to one.
+    `sums`: the probabilities of the sums of all answers, from 0 on, where a sum is what was asked (empty = it is not).
     `coarse`: beside the looks all of the picture was seen, so many pixels down and across averaged (0 = nothing of it).
     `marks` that were obeyed."""
 
@@ -49,20 +50,24 @@ class Glanced:
     chances: tuple[tuple[float, ...], ...]
     squares: tuple[int, ...]
     each: int = 0
+    sums: tuple[float, ...] = ()
     coarse: int = 0
     marks: tuple[str, ...] = ()
 
     @property
     def answer(self) -> int | str:
-        """The likeliest class after the last look; of several answers all of them, one after the other."""
+        """The likeliest class after the last look; of several answers all of them in a row, or their sum."""
+        if self.sums:
+            return _best(self.sums)
         if not self.each:
             return _best(self.chances[-1])
-        ends = self.chances[self.each - 1 :: self.each]
-        return "".join(str(_best(chances)) for chances in ends if _best(chances) < len(chances) - 1)
+        return "".join(map(str, self._read))
 
     @property
     def chance(self) -> float:
         """The probability of the answer, or of all answers together."""
+        if self.sums:
+            return max(self.sums)
         ends = self.chances[self.each - 1 :: self.each] if self.each else self.chances[-1:]
         return math.prod(map(max, ends))
 
@@ -131,12 +136,20 @@ class Glanced:
     @property
     def _title(self) -> str:
         said = "nothing" if self.answer == "" else self.answer
+        if self.sums and len(self._read) > 1 and sum(self._read) == self.answer:
+            said = f"{' + '.join(map(str, self._read))} = {said}"
         looks = "sharp looks" if self.coarse else "looks"
         marked = "".join(f", {mark}" for mark in self.marks)
         return (
             f"{said} ({100 * self.chance:.1f} %){marked}, after {len(self.places)} {looks} at "
             f"{100 * self.looked_at:.2g} % of {self.picture.shape[1]} x {self.picture.shape[0]} pixels"
         )
+
+    @property
+    def _read(self) -> list[int]:
+        """The likeliest class of each answer, without "no more"."""
+        best = [_best(chances) for chances in self.chances[self.each - 1 :: self.each]]
+        return [one for one in best if one < len(self.chances[0]) - 1]
 
     @property
     def _rest(self) -> str:

@@ -25,14 +25,17 @@ SAYS = ("digits", "sum")
 SPLITS = ("valid", "test")
 HELD = 5000  # canvases that are judged
 AT_ONCE = 250
+LEAST = 1e-9  # of a probability whose logarithm is taken
 
 
 @dataclass(frozen=True)
 class ReadDigits:
     """The canvases and how they are learned from.
 
-    `low` to `high` digits lie on a canvas of `side` pixels, judged are those with `high`. `says`: "digits", one after
-    the other and then "no more", or their "sum" in one answer. `clutter`, `piece`, `turned`, `scaled`, `moved`,
+    `low` to `high` digits lie on a canvas of `side` pixels, judged are those with `high`. `says`: what is
+    told, the "digits", one after the other and then "no more", or their "sum" alone. For a sum they are read one after
+    the other as well: its probability is that of all digits that make it, so nobody tells which lie there (as in
+    DeepProbLog: Manhaeve et al. 2018). `clutter`, `piece`, `turned`, `scaled`, `moved`,
     `batch`, `folder`: as in `recuerdo.tasks.glance`. `reward`: how much the loss of the places counts, whose reward is
     the probability of the right answer; `boxes`: how much it counts that a look's cells lie on the digit that is said
     (0: nobody tells where digits are).
@@ -67,9 +70,7 @@ class ReadDigits:
         """The model of a name. Raises InputError for a name that is not in MODELS."""
         if name not in MODELS:
             raise InputError(f"there is no model {name!r} for digits: choose {', '.join(MODELS)}")
-        if self.says == "sum":
-            return MODELS[name](9 * self.high + 1, 1, **arguments)
-        return MODELS[name](10, self.high + 1, **arguments)
+        return MODELS[name](10, self.high + (self.says == "digits"), **arguments)
 
     def batches(self, *, seed: int, start: int = 0) -> Iterator[Canvases]:
         """Canvases without end; which ones come at a step depends on the seed and the step alone."""
@@ -81,15 +82,16 @@ class ReadDigits:
             step += 1
 
     def loss(self, model: nn.Module, batch: Canvases) -> dict[str, Tensor]:
-        """Cross-entropy of the answers up to "no more", REINFORCE for the places, how far the baseline is from the
-        reward, and how little the looks of a digit read of its box."""
+        """Cross-entropy of the answers up to "no more", or of the sum; REINFORCE for the places; how far the baseline
+        is from the reward; and how little the looks of a digit read of its box."""
         reads: Reads = model(batch.pixels, drawn=True)
-        right, counts = self._right(batch.labels)
-        logs = reads.logits[:, :, -1].log_softmax(-1).gather(2, right[..., None])[..., 0]
+        logs, right, counts = self._answers(reads, batch.labels)
+        logs = logs.gather(2, right[..., None])[..., 0]
         parts = {"answer": -logs[counts].mean()}
-        reward = logs.detach().exp()[..., None].expand_as(reads.baselines)[counts]
-        expected = reads.baselines[counts]
-        parts["places"] = -self.reward * (reads.log_probs[counts] * (reward - expected.detach())).mean()
+        judged = counts[..., None].expand_as(reads.baselines)
+        reward = logs.detach().exp()[..., None].expand_as(judged)[judged]
+        expected = reads.baselines[judged]
+        parts["places"] = -self.reward * (reads.log_probs[judged] * (reward - expected.detach())).mean()
         parts["baseline"] = functional.mse_loss(expected, reward)
         if self.boxes:
             inside = self._inside(model, batch)  # [b, n, cells]
@@ -104,12 +106,11 @@ class ReadDigits:
         wrong, wrong_digits, wrong_sums, digits_, count, lost = 0, 0, 0, 0, 0, 0.0
         for some in self._held(split, model):
             reads: Reads = model(some.pixels)
-            right, counts = self._right(some.labels)
-            said = reads.logits[:, :, -1].argmax(-1)
+            logs, right, counts = self._answers(reads, some.labels)
+            said = logs.argmax(-1)
             off = (said != right) & counts
             wrong += int(off.any(1).sum())
-            logs = reads.logits[:, :, -1].log_softmax(-1).gather(2, right[..., None])[..., 0]
-            lost -= float(logs[counts].mean()) * len(some)
+            lost -= float(logs.gather(2, right[..., None])[..., 0][counts].mean()) * len(some)
             if self.says == "digits":
                 there = some.labels >= 0
                 wrong_digits += int(off[:, : self.high][there].sum())
@@ -126,26 +127,26 @@ class ReadDigits:
     def evidence(self, model: nn.Module, split: str) -> dict[str, float]:
         """In percent: how often the last look at a digit has its middle in that digit's box, beside what the boxes
         cover of the canvas; and, with all but one digit's box muted, neither seen nor looked at, how often that digit
-        is said first, and how often nothing after it (no look may go elsewhere, so it is mostly said again). Raises
-        InputError for sums."""
+        is said first, and how often nothing after it (no look may go elsewhere, so it is mostly said again).
+
+        Where only sums are told no digit has a turn: how often such a look is in any box, and how often the digits
+        that were read, and never told, are those that lie there, in any order."""
         if self.says == "sum":
-            raise InputError("a sum says no digit by itself: there is nothing to compare its looks with")
+            return self._untold(model, split)
         on, followed, alone, all_ = 0, 0, 0, 0
         for some in self._held(split, model):
             there = some.labels >= 0
-            middle = 0.5 * (model(some.pixels).places[:, : self.high, -1] + 1) * (self.side - 1)
-            inside = ((middle >= some.boxes[..., :2]) & (middle < some.boxes[..., 2:])).all(-1)
-            on += int((inside & there).sum())
+            inside = self._seen(model(some.pixels), some)
+            on += int((inside.diagonal(0, 1, 2) & there).sum())
             all_ += int(there.sum())
             for nth in range(self.high):
                 said = self._boxed(model, some, nth)
                 first = (said[:, 0] == some.labels[:, nth]) & there[:, nth]
                 followed += int(first.sum())
                 alone += int((first & (said[:, 1] == 10)).sum())
-        covered_ = 100 * self.high * (28 / self.side) ** 2
         return {
             "last look on its digit": 100 * on / all_,
-            "boxes of the canvas": min(100.0, covered_),
+            "boxes of the canvas": self._boxes_of_all,
             "the boxed digit is read": 100 * followed / all_,
             "and nothing after it": 100 * alone / all_,
         }
@@ -166,14 +167,15 @@ class ReadDigits:
             reads: Reads = model(told)
         each, no_more = reads.logits[0].softmax(-1), reads.logits.shape[-1] - 1
         last = each[:, -1].argmax(-1).tolist()
-        answers = last.index(no_more) + 1 if no_more in last else len(last)
+        answers = last.index(no_more) + 1 if no_more in last and self.says == "digits" else len(last)
         middle = Ground(told, 1).middle(reads.places[0, :answers].flatten(0, 1)).cpu()
         return Glanced(
             picture,
             tuple((int(down), int(across)) for down, across in middle),
             tuple(map(tuple, each[:answers].flatten(0, 1).tolist())),
             tuple(model.size * 2**scale for scale in range(model.scales)),
-            each=model.looks if self.says == "digits" else 0,
+            each=model.looks,
+            sums=tuple(sums(each[None, :, -1])[0].tolist()) if self.says == "sum" else (),
             coarse=COARSE,
             marks=tuple(marks),
         )
@@ -195,14 +197,41 @@ class ReadDigits:
             found.append((covered(top, bottom, rows)[:, None] & covered(left, right, columns)).flatten())
         return torch.stack(found).view(*some.labels.shape, -1).to(some.pixels.device)
 
-    def _right(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The right answers [b, answers], and which of them count."""
+    def _answers(self, reads: Reads, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log-probabilities of answers [b, answers, classes], the right ones [b, answers], and which of them
+        count: a digit or "no more" each, or the sum of all."""
+        logits = reads.logits[:, :, -1]
         if self.says == "sum":
             total = labels.clamp_min(0).sum(1, keepdim=True)
-            return total, torch.ones_like(total, dtype=torch.bool)
+            logs = sums(logits.softmax(-1)).clamp_min(LEAST).log()
+            return logs[:, None], total, torch.ones_like(total, dtype=torch.bool)
         right = functional.pad(labels, (0, 1), value=-1)
         counts = torch.arange(right.shape[1], device=labels.device) <= (labels >= 0).sum(1, keepdim=True)
-        return right.where(right >= 0, 10), counts
+        return logits.log_softmax(-1), right.where(right >= 0, 10), counts
+
+    def _seen(self, reads: Reads, some: Canvases) -> Tensor:
+        """Whether the last look of each reading has its middle in the box of each digit: [b, high, high] bool."""
+        middle = 0.5 * (reads.places[:, : self.high, -1, None] + 1) * (self.side - 1)
+        boxes = some.boxes[:, None]
+        return ((middle >= boxes[..., :2]) & (middle < boxes[..., 2:])).all(-1)
+
+    @property
+    def _boxes_of_all(self) -> float:
+        return min(100.0, 100 * self.high * (28 / self.side) ** 2)
+
+    def _untold(self, model: Any, split: str) -> dict[str, float]:
+        on, right, count = 0, 0, 0
+        for some in self._held(split, model):
+            reads: Reads = model(some.pixels)
+            read_ = reads.logits[:, :, -1].argmax(-1) % 10  # nothing makes a sum no larger, as 0 does
+            on += int(self._seen(reads, some).any(2).sum())
+            right += int((read_.sort(1).values == some.labels.sort(1).values).all(1).sum())
+            count += len(some)
+        return {
+            "last look on a digit": 100 * on / (count * self.high),
+            "boxes of the canvas": self._boxes_of_all,
+            "the digits, never told, are right": 100 * right / count,
+        }
 
     def _canvas(self, *, changed: bool = False) -> Canvas:
         change = (self.turned, self.scaled, self.moved) if changed else ()
@@ -222,3 +251,14 @@ class ReadDigits:
             draw = drawn_of(0, f"{split} {self.side} {self.high} {self.clutter}", first)
             count = torch.full((AT_ONCE,), self.high)
             yield self._laid(known, self._canvas(), count, draw).to(device)
+
+
+def sums(chances: Tensor) -> Tensor:
+    """The probabilities of digits [b, n, 11], each read by itself, the last of them "nothing", which counts 0 -> those
+    of their sum, [b, 9 n + 1]."""
+    worth = torch.cat([chances[..., :1] + chances[..., 10:], chances[..., 1:10]], -1)
+    first, *others = worth.unbind(1)
+    for other in others:
+        shifted = [functional.pad(first * other[:, n : n + 1], (n, 9 - n)) for n in range(10)]
+        first = torch.stack(shifted).sum(0)
+    return first
