@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,34 @@ def test_long_pairs_are_left_out_of_training_only(task, folder):
         next(Translate(data="files", folder=str(folder), longest=1, train=task.train, valid=task.valid).batches(seed=0))
 
 
+def test_both_directions_are_heard_first(task):
+    """Then the pairs as they are, batch for batch; and each batch depends on seed and number alone."""
+    own, both = (Translate(**{**vars_of(task), "guided": 0.1, "both": n}) for n in (0, 6))
+    plain, found = (list(islice(one.batches(seed=3), 9)) for one in (own, both))
+    for start in (0, 4, 6, 8):
+        assert same(next(both.batches(seed=3, start=start)), found[start])
+    assert all(map(same, plain[6:], found[6:]))
+    links = {one: some for b in islice(own.batches(seed=3), 60) for one, some in told_by(b)}
+    turned = {(b, a): some for (a, b), some in links.items()}
+    heard = [one for b in found[:6] for one in told_by(b)]
+    assert 0.3 < sum(one in turned for one, _ in heard) / len(heard) < 0.7
+    for one, some in heard:
+        assert one in turned or one in links
+        its = links.get(one) or {(j, i) for i, j in turned[one]}
+        assert some == its
+
+
+def same(one, other):
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("source", "target", "links"))
+
+
+def told_by(batch):
+    """The pairs of a batch, and which of their pieces go together."""
+    for source, target, links in zip(batch.source.tolist(), batch.target.tolist(), batch.links, strict=True):
+        told = {(int(i), int(j)) for j, i in links.nonzero()}
+        yield (tuple(filter(None, source)), tuple(filter(None, target))), told
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -149,6 +178,7 @@ def test_long_pairs_are_left_out_of_training_only(task, folder):
         ({"data": "tatoeba", "form": "raw", "target": "de"}, "not 'raw' from en to de"),
         ({"form": "lower"}, "there is no form 'lower' of the text: choose tokenised or raw"),
         ({"beam": 0}, "tokens, longest and beam are 1 or more"),
+        ({"both": -1}, "both is 0 or more"),
         ({"smoothing": 1.0}, "smoothing is from 0 to below 1"),
         ({"data": "files"}, "files of your own are named"),
     ],

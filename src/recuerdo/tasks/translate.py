@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,9 @@ class Translate:
     tatoeba/ with them; "" = where `recuerdo data get` puts them (RECUERDO_DATA), and of one's own files here.
 
     `pieces`: so many subwords, of both sides together, learned from the training pairs. `tokens`: so many of them on
-    either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels.
+    either side of a batch. Pairs of more than `longest` pieces are not trained with. `smoothing` of the labels. `both`:
+    for so many steps, the first, every pair is also heard turned round, so that one model learns both directions before
+    it keeps to its own (bidirectional training: Ding et al. 2021).
     `guided`: how much it counts that what shows the alignment, a `head` of the Transformer, reads what goes together
     (`recuerdo.data.aligning` finds that in the training pairs; where `dictionary`, a file, knows a word, that word must
     look there). `beam` and `alpha` as in `recuerdo.nn.decoding.beam`,
@@ -74,6 +76,7 @@ class Translate:
     tokens: int = 3000
     longest: int = 100
     smoothing: float = 0.1
+    both: int = 0
     guided: float = 0.0
     dictionary: str = ""
     beam: int = 5
@@ -90,8 +93,10 @@ class Translate:
             raise InputError(f"guided is the weight of a loss, 0 or more, not {self.guided}")
         if self.dictionary and not self.guided:
             raise InputError("a dictionary says where words look while attention is guided: set guided = 0.05 as well")
-        if min(self.tokens, self.longest, self.beam) < 1 or not 0 <= self.smoothing < 1:
-            raise InputError("tokens, longest and beam are 1 or more, and smoothing is from 0 to below 1")
+        if min(self.tokens, self.longest, self.beam) < 1 or self.both < 0 or not 0 <= self.smoothing < 1:
+            raise InputError(
+                "tokens, longest and beam are 1 or more, both is 0 or more, and smoothing is from 0 to below 1"
+            )
         if "tatoeba" in self._named and (self.form != "raw" or {self.source, self.target} != {"en", "fr"}):
             raise InputError(
                 f'tatoeba has English and French as they are written: form = "raw", not {self.form!r} '
@@ -118,7 +123,13 @@ class Translate:
             raise InputError(f"no pair has {self.longest} pieces or fewer on both sides: raise longest")
         links = linked(self._sources("train"), self._cut.told, self.dictionary) if self.guided else None
         some = None if links is None else [links[row] for row in rows]
-        return rounds([pairs[row] for row in rows], self.tokens, seed=seed, start=start, links=some)
+        told = [pairs[row] for row in rows]
+        own = rounds(told, self.tokens, seed=seed, start=max(start, self.both), links=some)
+        if start >= self.both:
+            return own
+        turned = None if some is None else [*some, *([(j, i) for i, j in one] for one in some)]
+        every = rounds([*told, *((b, a) for a, b in told)], self.tokens, seed=seed, start=start, links=turned)
+        return chain(islice(every, self.both - start), own)
 
     def loss(self, model: Model, batch: Bilingual) -> dict[str, Tensor]:
         """Cross-entropy of each piece of the target given those before it, the mean over them; where it is `guided`, so
