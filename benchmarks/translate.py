@@ -9,7 +9,9 @@ the parameters that it starts with: what a step costs does not depend on them. W
 the package, from French to English, 3 + 3 layers, 192 wide, over 6,000 pieces: when a line ends does depend on that.
 Sentences are those of Multi30k in the data folder; without it, made-up ones. CTranslate2 is
 compared with where it is installed (pip install 'recuerdo[export]'), and Joey NMT 2.3 where it can be imported; what it
-pins is old, so beside what is here: pip install --no-deps --target peers joeynmt importlib_metadata, PYTHONPATH=peers.
+pins is old, so beside what is here, and then with PYTHONPATH=peers:
+
+pip install --no-deps --target peers joeynmt importlib_metadata lazy_importer zipp tensorboard subword_nmt
 """
 
 import gzip
