@@ -52,7 +52,8 @@ class Where(nn.Module):
 
     def forward(self, rows: Tensor, keys: Tensor, values: Tensor) -> Reading:
         """Keys and values [b, 1, cells, width]."""
-        return read(self.query(rows)[:, None, None], keys, values, score=scaled_dot)
+        # Its weights are needed at every look, with gradients: the path that keeps them takes a quarter off a step.
+        return read(self.query(rows)[:, None, None], keys, values, score=scaled_dot, path="matmul")
 
 
 class Glimpses(nn.Module):

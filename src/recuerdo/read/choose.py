@@ -63,7 +63,8 @@ def read(
     broadcasts to [b, h, q, k], `Alibi`, `Relative`, or a tuple of them. A row with nothing to read gives zeros, weight
     0 and lse -inf.
 
-    `path` is for tests and benchmarks: "plain" (the definition), "matmul", "fused" or "tiled"; all give the same.
+    `path` is for tests and benchmarks, and for a model whose loss needs all weights of few queries ("matmul" keeps
+    them): "plain" (the definition), "matmul", "fused" or "tiled"; all give the same.
 
     Raises ShapeError for tensors that do not fit, ReadError when a named path cannot do this read.
     """
