@@ -29,6 +29,10 @@ def test_a_product_is_that_of_torch(rows, inside, outside, biased):
     bias = torch.randn(outside, generator=draw) if biased else None
     with torch.no_grad():
         torch.testing.assert_close(product(x, weight, bias), functional.linear(x, weight, bias), atol=1e-4, rtol=1e-5)
+        if x.dim() == 2 and bias is not None:
+            torch.testing.assert_close(
+                Map(weight, weight.T, bias)(x), functional.linear(x, weight, bias), atol=1e-4, rtol=1e-5
+            )
         turned, other = x.transpose(0, -1).contiguous().transpose(0, -1), weight.T.contiguous().T
         torch.testing.assert_close(product(turned, other, bias), product(x, weight, bias), atol=1e-4, rtol=1e-5)
 

@@ -40,6 +40,7 @@ class Told:
     there: Tensor  # [b, s] bool: which pieces of the source are no padding
     mask: Mask | None  # the same as a rule, one for all steps and layers
     steps: "list[Step]"  # of each layer
+    norm: Norm  # of what they give
     count: int = 1  # of ways in which each sentence is said: so many rows in `own`, which share the source
     length: int = 0
 
@@ -115,13 +116,14 @@ class Step(NamedTuple):
         )
 
     def __call__(self, x: Tensor, kept: Kept, source: KeyValue, said: Told) -> Tensor:
-        """Rows [b, 1, width] -> the same."""
-        width = x.shape[2]
+        """Rows [b, width] -> the same."""
+        b, width = x.shape
         y = self.norm_own(x)
-        x = x + self.own(self.query_own(y), self.own.split(self.pair_own(y), kept), out=self.out_own)
-        ways = x.view(-1, said.count, width)  # those of one sentence read its source together
-        ways = ways + self.cross(self.query_cross(self.norm_cross(ways)), source, said.mask, out=self.out_cross)
-        x = ways.view(x.shape)
+        query = self.query_own(y).view(b, self.own.heads, 1, -1)
+        x = x + self.own(query, self.own.split(self.pair_own(y)[:, None], kept), out=self.out_own)
+        # All ways of a sentence read its source at once.
+        query = self.query_cross(self.norm_cross(x)).view(-1, said.count, self.cross.heads, width // self.cross.heads)
+        x = x + self.cross(query.transpose(1, 2), source, said.mask, out=self.out_cross)
         return x + self.narrow(self.wide(self.norm_think(x)).relu())
 
 
@@ -213,22 +215,27 @@ class Transformer(Speaking):
         x = self.norm_source(x)
         read = [layer.cross.keys(x) for layer in _layers(self.decoder)]
         steps = [Step.of(layer) for layer in _layers(self.decoder)]
-        return Told(read, [Kept() for _ in read], there, mask, steps)
+        return Told(read, [Kept() for _ in read], there, mask, steps, Norm.of(self.norm_told))
 
     def step(self, pieces: Tensor, said: Told) -> Tensor:
         """Hear the last pieces [b]; `said` moves on, and what may come next is given as logits [b, v]."""
-        x = self._placed(pieces[:, None], said.length)
+        (place,) = self._places_of(said.length, 1)
+        x = torch.add(place, functional.embedding(pieces, self.table), alpha=math.sqrt(self.width))
         for step, there, own in zip(said.steps, said.source, said.own, strict=True):
             x = step(x, own, there, said)
         said.length += 1
-        return self.say(self.norm_told(x[:, 0]))
+        return self.say(said.norm(x))
 
-    def _placed(self, pieces: Tensor, first: int = 0) -> Tensor:
-        last = first + pieces.shape[1]
+    def _placed(self, pieces: Tensor) -> Tensor:
+        places = self._places_of(0, pieces.shape[1])
+        return self.drop(torch.add(places, self.piece(pieces), alpha=math.sqrt(self.width)))
+
+    def _places_of(self, first: int, count: int) -> Tensor:
+        last = first + count
         if last > len(self.places):
             with torch.inference_mode(False):  # they stay, and may be trained with
                 self.places = sinusoids(0, 2 * last, self.width, self.table)
-        return self.drop(self.piece(pieces) * math.sqrt(self.width) + self.places[first:last])
+        return self.places[first:last]
 
 
 def _layers(side: nn.ModuleList) -> list[Layer]:

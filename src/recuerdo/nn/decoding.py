@@ -155,27 +155,26 @@ def sample(
     b = len(source)
     if not b:
         return []
-    limit = torch.as_tensor(longest, device=source.device).expand(b)
+    limits, pieces = torch.as_tensor(longest).expand(b).tolist(), [list[int]() for _ in range(b)]
     said, rows, going = speaker.begin(source), list(range(b)), [True] * b  # rows: the sentence of each row
-    last = torch.full((b,), marks.begin, device=source.device)
-    pieces, total = last.new_zeros(b, 0), torch.zeros(b, device=source.device)
+    last, total = torch.full((b,), marks.begin, device=source.device), torch.zeros(b, device=source.device)
     out: list[Line | None] = [None] * b
     while True:
         best, last = choose(_text_only(speaker.step(last, said), marks))
-        total, pieces = total + best, torch.cat([pieces, last[:, None]], 1)
-        ends = ((last == marks.end) | (limit <= pieces.shape[1])).tolist()
-        if True not in ends:
-            continue
-        for i, line in enumerate(rows):
-            if ends[i] and going[i]:
-                out[line], going[i] = _line(pieces[i].tolist(), float(total[i]), 1.0, marks), False
+        total = total + best
+        for i, piece in enumerate(last.tolist()):
+            if going[i]:
+                line = pieces[rows[i]]
+                line.append(piece)
+                if piece == marks.end or len(line) >= limits[rows[i]]:
+                    out[rows[i]], going[i] = _line(line, float(total[i]), 1.0, marks), False
         if True not in going:
             return [line for line in out if line is not None]
         if ENOUGH * sum(going) <= (ENOUGH - 1) * len(going):
             some = [i for i, still in enumerate(going) if still]
             left = torch.tensor(some, device=source.device)
             said, rows, going = said.take(left), [rows[i] for i in some], [True] * len(some)
-            last, pieces, total, limit = (x[left] for x in (last, pieces, total, limit))
+            last, total = last[left], total[left]
 
 
 @_without_gradients

@@ -52,19 +52,22 @@ class Linear(nn.Linear):
 
 
 class Map(NamedTuple):
-    """A linear map: `weight` [out, in], `bias` [out]."""
+    """A linear map of rows: `weight` [out, in], the same `turned` [in, out], `bias` [out]."""
 
     weight: Tensor
+    turned: Tensor
     bias: Tensor
 
     @classmethod
     def of(cls, layer: nn.Linear) -> "Map":
         """That of a layer."""
-        return cls(layer.weight, layer.bias)
+        return cls(layer.weight, layer.weight.t(), layer.bias)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
-        return product(x, self.weight, self.bias)
+    def __call__(self, rows: Tensor) -> Tensor:
+        """[n, in] -> [n, out]."""
+        if rows.numel() * self.turned.shape[1] >= LEAST:
+            return product(rows, self.weight, self.bias)
+        return torch.addmm(self.bias, rows, self.turned)
 
 
 class Norm(NamedTuple):
