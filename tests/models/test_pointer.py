@@ -84,12 +84,25 @@ def test_what_was_read_and_what_was_copied(model):
     weights = model.alignments(SOURCE, TARGET)["saying"]
     assert weights.shape == (2, 3, 6)
     copied = model.copying(SOURCE, TARGET)
-    assert ((copied >= 0) & (copied <= 1)).all()
+    assert copied.shape == weights.shape
+    assert (copied >= 0).all()
+    assert (copied.sum(-1) <= 1 + 1e-6).all()
+    assert (copied[SOURCE[:, None] != TARGET[..., None]] == 0).all()
+    said = model.begin(SOURCE)
+    for at in range(3):  # of what a step says: all that is not generated is given out as it was read
+        likely = model.step(TOLD[:, at], said).exp().gather(1, TARGET[:, at, None])
+        ways, stands = (
+            model._ways(TOLD[:, : at + 1], model.begin(SOURCE)),
+            (TARGET[:, at, None] == SOURCE) & (SOURCE != 0),
+        )
+        given = (likely * copied[:, at] / weights[:, at])[stands]
+        wanted = (1 - ways.generated[:, -1:]).expand(-1, 6)[stands]
+        torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
     assert (model.copying(SOURCE, torch.full_like(TARGET, 11)) == 0).all()  # what does not stand there is not copied
     torch.nn.init.constant_(model.share.bias, -30.0)  # never generates
     lines = greedy(model, SOURCE, longest=5)
     assert all(set(line.pieces) <= set(row.tolist()) for line, row in zip(lines, SOURCE, strict=True))
-    torch.testing.assert_close(model.copying(SOURCE, TARGET)[TARGET != 0], torch.ones(5))
+    torch.testing.assert_close(model.copying(SOURCE, TARGET).sum(-1)[TARGET != 0], torch.ones(5))
 
 
 def test_said_the_same_alone_and_among_others(model):
@@ -123,4 +136,4 @@ def test_it_learns_to_copy():
     said = greedy(model.eval(), source, longest=5)
     right = sum(line.pieces == row[:2].tolist() for line, row in zip(said, target, strict=True))
     assert right >= 55
-    assert model.copying(source, target)[:, :2].mean() > 0.5
+    assert model.copying(source, target)[:, :2].sum(-1).mean() > 0.5

@@ -74,11 +74,17 @@ def test_what_each_word_read_and_which_were_copied(task, learned):
     weights = torch.tensor(told.weights)
     assert weights.shape == (len(told.words), len(told.source))
     assert (weights.sum(1) <= 1 + 1e-5).all()
-    assert all(0 <= share <= 1 for share in told.copied)
+    copied = torch.tensor(told.copied)
+    assert copied.shape == weights.shape
+    assert (copied >= 0).all()
+    assert (copied.sum(1) <= 1 + 1e-5).all()
+    assert told.copied_from(0)[0][0] == told.source.index("dino")
     assert told.others[0][0] == " ".join(told.words)
     data = told.as_json()
     assert data["summary"] == " ".join(told.words)
+    assert data["copied"][0] == pytest.approx(sum(data["copied_from"][0]))
     assert "copied" in told.text().splitlines()[2]
+    assert "% from dino (" in told.text().splitlines()[2]
     page = told.html()
     assert page.count("<tr>") == 1 + len(told.words)
     assert "<script" not in page
@@ -86,6 +92,7 @@ def test_what_each_word_read_and_which_were_copied(task, learned):
     found = task.evidence(learned, "valid")
     assert found["copied words"] > 20
     assert found["source of copied words"] > 80
+    assert found["copied from the same word"] > 95
 
 
 def test_drawn_and_streamed(task, learned):

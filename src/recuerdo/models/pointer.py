@@ -131,7 +131,7 @@ class PointerGenerator(nn.Module):
         ways, there = self._ways(told, self.begin(source)), target != PAD
         logs = functional.linear(ways.said[there], self.table).float().log_softmax(-1)
         made = logs.gather(1, target[there][:, None])[:, 0].exp()
-        generated, copied = ways.generated[there], self._copied(ways, source, target)[there]
+        generated, copied = ways.generated[there], self._standing(ways, source, target)[there].sum(-1)
         right = generated * made + (1 - generated) * copied
         piece = -(1 - smoothing) * right.clamp_min(LEAST).log().mean() - smoothing * logs.mean()
         if not self.coverage:
@@ -163,11 +163,12 @@ class PointerGenerator(nn.Module):
 
     @torch.no_grad()
     def copying(self, source: Tensor, target: Tensor) -> Tensor:
-        """The share [b, t] of each piece's probability that came from copying, of a given target [b, t]."""
+        """The share [b, t, s] of each piece's probability that was copied from each place of the source, of a given
+        target [b, t]: exact, and 0 where another piece stands. What is left of a row was generated."""
         ways = self._ways(_before(target), self.begin(source))
-        made = functional.linear(ways.said, self.table).float().softmax(-1).gather(2, target[..., None])[..., 0]
-        copied = (1 - ways.generated) * self._copied(ways, source, target)
-        return copied / (ways.generated * made + copied).clamp_min(LEAST)
+        made = functional.linear(ways.said, self.table).float().softmax(-1).gather(2, target[..., None])
+        copied = (1 - ways.generated)[..., None] * self._standing(ways, source, target)
+        return copied / (ways.generated[..., None] * made + copied.sum(-1, keepdim=True)).clamp_min(LEAST)
 
     def _ways(self, told: Tensor, said: Told) -> Ways:
         """Pieces that follow each other [b, t]; `said` moves on behind them."""
@@ -183,9 +184,9 @@ class PointerGenerator(nn.Module):
         return Ways(self.drop(torch.tanh(self.out(all_))), generated, weights, before)
 
     @staticmethod
-    def _copied(ways: Ways, source: Tensor, target: Tensor) -> Tensor:
-        """The weight [b, t] that each piece of the target has in the source."""
-        return (ways.weights * (source[:, None] == target[..., None])).sum(-1)
+    def _standing(ways: Ways, source: Tensor, target: Tensor) -> Tensor:
+        """The weights [b, t, s] of those places where a piece of the target stands in the source."""
+        return ways.weights * (source[:, None] == target[..., None])
 
 
 def _before(target: Tensor) -> Tensor:

@@ -22,12 +22,11 @@ from recuerdo.nn.decoding import Choice
 from recuerdo.tasks.aligned import of_words, owning
 from recuerdo.tasks.marking import bare
 from recuerdo.tasks.spoken import drawn, spoken, streamed
-from recuerdo.tasks.summarised import Summarised
+from recuerdo.tasks.summarised import COPIED, Summarised
 
 MODELS = {"pointer": PointerGenerator}
 SPLITS = {"train": "train", "valid": "dev", "test": "test"}  # names of the files of SciTLDR
 Model = Any  # a PointerGenerator, or what has its loss, alignments and copying, and is a Speaker
-COPIED = 0.5  # a word is copied when more than half of its probability came from copying
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)")
 
 
@@ -151,18 +150,25 @@ class Summarise:
 
     @torch.no_grad()
     def evidence(self, model: Model, split: str) -> dict[str, float]:
-        """Of the words that were copied: in how many the word of the text that was read most is the same word; and how
-        many of all were copied. In percent, greedily said."""
-        papers, same, copied, all_ = _read(self._file(split)), 0, 0, 0
+        """Of the words that were copied: in how many the word of the text that was read most is the same word, and in
+        how many the one is that most of it was copied from; and how many of all were copied. In percent, greedily
+        said."""
+        papers, read_, from_, copied, all_ = _read(self._file(split)), 0, 0, 0, 0
         told = [self._first(paper.text) for paper in papers]
         for text, said in zip(told, self.say(model, told), strict=True):
             seen = self._seen(model, text, said, ())
             for i, word in enumerate(seen.words):
                 all_ += 1
-                if seen.copied[i] > COPIED:
+                if seen.share(i) > COPIED:
                     copied += 1
-                    same += bool(seen.most_read(i)) and bare(seen.source[seen.most_read(i)[0][0]]) == bare(word)
-        return {"source of copied words": 100 * same / max(1, copied), "copied words": 100 * copied / max(1, all_)}
+                    first = (places[0][0] if places else None for places in (seen.most_read(i), seen.copied_from(i)))
+                    same = [at is not None and bare(seen.source[at]) == bare(word) for at in first]
+                    read_, from_ = read_ + same[0], from_ + same[1]
+        return {
+            "source of copied words": 100 * read_ / max(1, copied),
+            "copied from the same word": 100 * from_ / max(1, copied),
+            "copied words": 100 * copied / max(1, all_),
+        }
 
     # ------------------------------------------------------------------------------------------------ what is behind it
 
@@ -177,9 +183,9 @@ class Summarise:
         source, target = padded(self._of([text])), padded(self._cut.encode([said]))
         onto, from_ = owning(self._cut, asked), owning(self._cut, answer)
         weights = of_words(model.alignments(source, target)["saying"][0], onto, from_)[:, :-1]
-        copied = (model.copying(source, target)[0] @ (from_ / from_.sum(0).clamp_min(1)))[:-1]
-        rows = tuple(map(tuple, weights.tolist()))
-        return Summarised(tuple(asked.words), tuple(answer.words), rows, tuple(copied.tolist()), others)
+        copied = of_words(model.copying(source, target)[0], onto, from_)[:, :-1]
+        rows, shares = (tuple(map(tuple, table.tolist())) for table in (weights, copied))
+        return Summarised(tuple(asked.words), tuple(answer.words), rows, shares, others)
 
     def _first(self, text: str) -> str:
         """As much of a text as is read."""
