@@ -272,6 +272,11 @@ REFUSED = {
     "a folder that is none": (["evaluate", "nothing"], RunError, "nothing is no folder of a run"),
     "predict from none": (["predict", "nothing", "-q", "x"], RunError, "make one with `recuerdo train`"),
     "an ending": (["predict", "x", "--out", "x.png"], InputError, "x.png is neither .html nor .json: these can be written"),
+    "a page nowhere": (
+        ["predict", "translate-fr-en", "Un chat.", "--out", "no/x.html"],
+        InputError,
+        "cannot be written (No such file or directory): name a file in a folder that is there",
+    ),
     "lines and more": (["predict", "x", "a", "--lines", "x.txt"], InputError, "--lines stands alone"),
     "lines to a page": (["predict", "x", "--lines", "x.txt", "--out", "x.html"], InputError, "leave --out away"),
     "lines of a story": (

@@ -52,6 +52,19 @@ def test_each_piece_belongs_to_the_word_that_it_is_of(cut, words):
             assert cut.decode([i for i, owner in zip(ids, of, strict=True) if owner == number]) == word
 
 
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=40))
+def test_strange_are_letters_that_no_text_had(cut, text):
+    strange = cut.strange(text)
+    assert strange <= set(text)
+    assert not any(map(str.isascii, strange))
+
+
+def test_strange_letters_by_name(cut):
+    assert cut.strange("the key 😀 of the bakerй") == {"😀", "й"}
+    assert Subwords.learn(["l’été a été"] * 20, LEAST + 20).strange("l’été à six") == {"à"}
+
+
 def test_marks_are_no_text(cut):
     (ids,) = cut.encode(["<s> </s> <pad>"])
     assert not {PAD, BEGIN, END} & set(ids[:-1])

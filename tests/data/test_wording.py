@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recuerdo.data.subwords import LEAST, Subwords
-from recuerdo.data.wording import Worded, as_written, owners
+from recuerdo.data.wording import Worded, as_written, owners, plainly
 
 WORDS = st.lists(
     st.sampled_from(
@@ -86,6 +86,13 @@ def test_words_by_blanks(text):
     told = Worded.by_blanks(text)
     assert told.words == text.split()
     assert told.text == " ".join(text.split())
+
+
+def test_marks_of_the_printer_are_replaced_where_they_are_strange():
+    text = "“L’été…” – dit-il"
+    assert plainly(text, set(text)) == '"L\'été..." - dit-il'
+    assert plainly(text, {"’"}) == "“L'été…” – dit-il"
+    assert plainly(text, set()) == text
 
 
 @given(WORDS)

@@ -34,6 +34,24 @@ def test_a_muted_word_is_not_said():
     assert all(row[column] == 0 for row in told.weights)
 
 
+def test_marks_of_the_printer_say_the_same_as_those_of_a_keyboard():
+    plain, printed = (
+        predict("translate-fr-en", text=text) for text in ('Il dit "oui" - et dort.', "Il dit “oui” – et dort.")
+    )
+    assert printed == plain
+    assert not plain.strange
+    muted = predict("translate-fr-en", text="Il dit “oui” – et dort.", mute=("“oui”",))
+    assert all(row[2] == 0 for row in muted.weights)
+
+
+def test_what_it_cannot_read_is_told():
+    told = predict("translate-fr-en", text="Le chat 😀 dort , Привет !")
+    assert told.strange == ("😀", "Привет")
+    assert told.as_json()["strange"] == ["😀", "Привет"]
+    for shown in (told.text(), told.html()):
+        assert "it hardly knows the letters of 😀, Привет: what it says there is made up" in shown
+
+
 def test_they_are_small():
     home = files("recuerdo") / "recipes" / "trained"
     sizes = [

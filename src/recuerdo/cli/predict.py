@@ -129,7 +129,12 @@ def predict(
     answer = ask(run, **words)
     if out is not None:
         page = json.dumps(answer.as_json(), ensure_ascii=False) if out.suffix == ".json" else answer.html()
-        out.write_text(page, encoding="utf-8")
+        try:
+            out.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{out} cannot be written ({error.strerror}): name a file in a folder that is there"
+            ) from error
     print(json.dumps(answer.as_json(), ensure_ascii=False) if as_json else answer.text())
 
 

@@ -14,6 +14,7 @@ from recuerdo.errors import InputError
 PAD, BEGIN, END = 0, 1, 2
 SPECIAL = ("<pad>", "<s>", "</s>")
 BYTES = 256
+TORN = "\N{REPLACEMENT CHARACTER}"  # what bytes are shown as that are no letter
 AT_ONCE = 5000  # lines that are cut
 LEAST = len(SPECIAL) + BYTES
 
@@ -83,7 +84,7 @@ class Subwords:
         return found
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of pieces, as far as the end. Bytes that make no letter become �."""
+        """The text of pieces, as far as the end. Bytes that make no letter become �, TORN."""
         ids = list(ids)
         ids = ids[: ids.index(END)] if END in ids else ids
         return self._pieces.decode([i for i in ids if i > END], skip_special_tokens=False).strip()
@@ -91,6 +92,15 @@ class Subwords:
     def ends(self, line: str) -> list[int]:
         """Where the last letter of each piece of `encode` stands in a line without needless blanks, -1 for the end."""
         return [*(end - 1 for _, end in self._pieces.encode(line, add_special_tokens=False).offsets), -1]
+
+    def strange(self, line: str) -> set[str]:
+        """The letters of a line that fall apart into bytes: what these were learned from had them hardly or never."""
+        line, found = " ".join(line.split()), set[str]()
+        there = self._pieces.encode(line, add_special_tokens=False)
+        for piece, (first, last) in zip(there.ids, there.offsets, strict=True):
+            if TORN in self._pieces.decode([piece], skip_special_tokens=False):
+                found |= {letter for letter in line[first:last] if not letter.isascii()}
+        return found
 
     @cached_property
     def _pieces(self) -> Any:

@@ -4,7 +4,7 @@ People who align words part French by rule (`de le` for du, `que il` for qu'il).
 are written, or as Multi30k's tokeniser leaves them: `as_written` makes those of the words, and keeps track of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -40,6 +40,20 @@ NO_VERB = (
     "livre",
     "centre",
 )
+# Marks of the printer, and those of a keyboard that say the same.
+PRINTED = {
+    "’": "'",
+    "‘": "'",
+    "ʼ": "'",
+    "“": '"',
+    "”": '"',
+    "„": '"',
+    "–": "-",
+    "—": "-",
+    "‐": "-",
+    "‑": "-",
+    "…": "...",
+}
 LEFT_OF = (".", ",", ")", "]", "%", "...")  # no blank before these
 LEFT_OF_ENGLISH = (*LEFT_OF, "!", "?", ";", ":")
 RIGHT_OF = ("(", "[")  # none behind these
@@ -65,6 +79,11 @@ class Worded:
     def words(self) -> list[str]:
         """Them."""
         return [self.text[a:b] for a, b in self.spans]
+
+
+def plainly(text: str, strange: Collection[str]) -> str:
+    """The text with those of its `strange` letters that are marks of the printer as a keyboard has them."""
+    return text.translate({ord(mark): PRINTED[mark] for mark in strange if mark in PRINTED})
 
 
 def as_written(words: Sequence[str], *, french: bool, tokenised: bool = False) -> Worded:

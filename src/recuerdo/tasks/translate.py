@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recuerdo.data.parallel import PAD, Bilingual, Pair, Source, batch, padded, rounds
 from recuerdo.data.sources import data_folder, data_sets
 from recuerdo.data.subwords import END, Subwords
-from recuerdo.data.wording import Worded
+from recuerdo.data.wording import Worded, plainly
 from recuerdo.errors import InputError
 from recuerdo.metrics.texts import bleu, chrf
 from recuerdo.models.seq2seq import Seq2Seq
@@ -231,6 +231,7 @@ class Translate:
         is then in `before`. Raises InputError for a text that says nothing, for one that is far longer than what was
         learned from, for words that it has not, and for marks where the model has no attention.
         """
+        text, boost, mute = self._plain(text), [*map(self._plain, boost)], [*map(self._plain, mute)]
         asked, ids = Worded.by_blanks(text), self._asked(text)
         plain = self._translated(model, asked, ids)
         if not boost and not mute:
@@ -263,7 +264,7 @@ class Translate:
     def _parts(self, text: str) -> list[list[int]]:
         """The pieces of a text, in parts of at most `longest`."""
         found: list[list[int]] = []
-        for unit in self._units(" ".join(text.split())):
+        for unit in self._units(self._plain(" ".join(text.split()))):
             if found and len(found[-1]) + len(unit) <= self.longest:
                 found[-1] = [*found[-1][:-1], *unit]  # the end of the one before goes
             else:
@@ -290,7 +291,7 @@ class Translate:
 
     def _asked(self, text: str) -> list[int]:
         """The pieces of a line that can be translated at once."""
-        (ids,) = self._cut.encode([text])
+        (ids,) = self._cut.encode([self._plain(text)])
         if not text.split():
             raise InputError("there is nothing to translate: give a text with a word in it")
         if len(ids) > 2 * self.longest:
@@ -308,7 +309,13 @@ class Translate:
         usual = next(iter(model.alignments(padded([ids]), padded([target])).values()), None)
         sides = owning(self._cut, asked), owning(self._cut, answer)
         weights = () if usual is None else tuple(map(tuple, of_words(usual[0], *sides)[:, :-1].tolist()))
-        return Translated(tuple(asked.words), tuple(answer.words), weights, tuple(other))
+        strange = self._cut.strange(asked.text)
+        unread = tuple(word for word in asked.words if not strange.isdisjoint(word))
+        return Translated(tuple(asked.words), tuple(answer.words), weights, tuple(other), unread)
+
+    def _plain(self, text: str) -> str:
+        """The text without marks of the printer that the pairs never had."""
+        return plainly(text, self._cut.strange(text))
 
     def _of_each(self, said: list[str], right: list[str], split: str) -> dict[str, float]:
         """BLEU of the pairs of each source, where there are several."""

@@ -17,7 +17,7 @@ thead th {{ writing-mode: vertical-rl; transform: rotate(180deg); text-align: le
 td {{ width: 1.6rem; height: 1.6rem; border: 1px solid #eee }}
 caption {{ caption-side: bottom; text-align: left; padding-top: 1rem; color: #666; font-size: .85rem }}
 </style>
-<h1>{title}</h1>{steered}
+<h1>{title}</h1>{notes}
 <table><thead><tr><th></th>{head}</tr></thead><tbody>
 {rows}
 </tbody><caption>{caption}</caption></table></html>
@@ -28,12 +28,14 @@ caption {{ caption-side: bottom; text-align: left; padding-top: 1rem; color: #66
 class Translated:
     """`source` words, `words` of the translation, `weights` [words][source]: what each read, which sums to one but for
     the end mark of the source, and is empty for a model without attention; `others`: what else was nearly said, with
-    the scores of the beam, the best first. `marks`: what a person marked, and `before`: the same without."""
+    the scores of the beam, the best first. `strange`: words of the source with letters that the model hardly knows.
+    `marks`: what a person marked, and `before`: the same without."""
 
     source: tuple[str, ...]
     words: tuple[str, ...]
     weights: tuple[tuple[float, ...], ...]
     others: tuple[tuple[str, float], ...] = ()
+    strange: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     before: "Translated | None" = None  # without the marks
 
@@ -45,6 +47,7 @@ class Translated:
             "words": list(self.words),
             "weights": [list(row) for row in self.weights],
             "beam": [{"text": text, "score": score} for text, score in self.others],
+            "strange": list(self.strange),
             "marks": list(self.marks),
             "unsteered": None if self.before is None else self.before.as_json(),
         }
@@ -52,7 +55,7 @@ class Translated:
     def text(self) -> str:
         """For the terminal: the translation, and a row for each of its words, a column for each of the source."""
         wide = max((len(word) for word in self.words), default=0)
-        lines = [" ".join(self.words), *self._steered, ""]
+        lines = [" ".join(self.words), *self._notes, ""]
         if not self.weights:
             return "\n".join([*lines, NOTHING])
         for i in range(max(map(len, self.source))):
@@ -66,8 +69,9 @@ class Translated:
 
     def html(self) -> str:
         """A page by itself: the alignment in shades."""
+        notes = "".join(f"<p>{escape(line.strip())}</p>" for line in self._notes)
         if not self.weights:
-            return PAGE.format(title=escape(" ".join(self.words)), head="", rows="", caption=NOTHING, steered="")
+            return PAGE.format(title=escape(" ".join(self.words)), head="", rows="", caption=NOTHING, notes=notes)
         head = "".join(f"<th>{escape(word)}</th>" for word in self.source)
         rows = "\n".join(
             f"<tr><th>{escape(word)}</th>"
@@ -78,11 +82,12 @@ class Translated:
             + "</tr>"
             for word, row in zip(self.words, self.weights, strict=True)
         )
-        steered = "".join(f"<p>{escape(line.strip())}</p>" for line in self._steered)
-        return PAGE.format(title=escape(" ".join(self.words)), head=head, rows=rows, caption=READ, steered=steered)
+        return PAGE.format(title=escape(" ".join(self.words)), head=head, rows=rows, caption=READ, notes=notes)
 
     @property
-    def _steered(self) -> list[str]:
+    def _notes(self) -> list[str]:
+        unread = ", ".join(dict.fromkeys(self.strange))
+        found = [f"  it hardly knows the letters of {unread}: what it says there is made up"] if unread else []
         if self.before is None:
-            return []
-        return [f"  unsteered: {' '.join(self.before.words)}", *(f"  steered: {mark}" for mark in self.marks)]
+            return found
+        return [*found, f"  unsteered: {' '.join(self.before.words)}", *(f"  steered: {mark}" for mark in self.marks)]
