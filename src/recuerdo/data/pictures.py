@@ -18,7 +18,7 @@ from recuerdo.errors import InputError
 
 MOST = 100_000_000  # pixels that are decoded
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # modes of more than 8 bits
-TOO_MANY = f"more than {MOST // 10**6} million: make it smaller first"
+TOO_MANY = f"more than {MOST // 10**6} million pixels: make it smaller first"
 
 
 def colours(path: str | Path) -> Tensor:
@@ -65,7 +65,7 @@ def _opened(path: Path, mode: str) -> np.ndarray:
             with image.open(path) as told:
                 wide, high = told.size
                 if wide * high > MOST:
-                    raise InputError(f"{path} has {wide} x {high} pixels, {TOO_MANY}")
+                    raise InputError(f"{path} has {wide} x {high}, {TOO_MANY}")
                 told.load()
                 return np.array(_flat(_upright(_shallow(told))).convert(mode))
     except InputError:
