@@ -104,6 +104,7 @@ def test_silence_says_nothing_and_a_part_of_a_long_file_is_heard(spoken, tmp_pat
     whisper, (samples, rate) = real("whisper"), soundfile.read(spoken[0], dtype="float32")
     soundfile.write(tmp_path / "silent.wav", np.zeros(3 * rate), rate)
     seen = listen(whisper, tmp_path / "silent.wav")
+    assert seen.note == "No word was heard"
     assert (seen.text, seen.words, seen.shares.shape) == ("", [], (0, 150))
     for kind in (".html", ".svg", ".png", ".json", ".npz"):
         write_timeline(seen, tmp_path / f"silent{kind}")

@@ -31,7 +31,7 @@ def listen(
     loaded = model if isinstance(model, Loaded) else load(model, progress=progress)
     heard = hear_sound(loaded, told.samples, progress=progress)
     words, shares = timeline(heard.pieces, heard.weights.double().numpy(), STEP, heard.loud)
-    note = f"When words were said, by {len(heard.heads)} heads that follow the sound"
+    note = f"When words were said, by {len(heard.heads)} heads that follow the sound" if words else "No word was heard"
     if told.whole > start + told.seconds + STEP:
         note += f"; heard: {start:.1f} to {start + told.seconds:.1f} s of {told.whole:.1f}"
     return Timeline(
