@@ -131,7 +131,7 @@ class PointerGenerator(nn.Module):
         ways, there = self._ways(told, self.begin(source)), target != PAD
         logs = functional.linear(ways.said[there], self.table).float().log_softmax(-1)
         made = logs.gather(1, target[there][:, None])[:, 0].exp()
-        generated, copied = ways.generated[there], self._standing(ways, source, target)[there].sum(-1)
+        generated, copied = ways.generated[there], self._standing(ways, source, target).sum(-1)[there]
         right = generated * made + (1 - generated) * copied
         piece = -(1 - smoothing) * right.clamp_min(LEAST).log().mean() - smoothing * logs.mean()
         if not self.coverage:

@@ -75,12 +75,13 @@ class Layer(nn.Module):
 
     def read_own(self, x: Tensor, mask: Mask | None, kept: Kept | None = None) -> Tensor:
         """Rows [b, q, width] read themselves, and what was kept before them; they are kept, too."""
-        y = self.norm_own(x)
-        return x + self.drop(self.own(y, self.own.keys(y, kept), mask))
+        y, own = self.norm_own(x), self.own
+        return x + self.drop(own.out(own(own.asked(y), own.keys(y, kept), mask)))
 
     def read_source(self, x: Tensor, source: KeyValue, mask: Mask | None) -> Tensor:
         """Rows [b, q, width] read the source."""
-        return x + self.drop(self.cross(self.norm_cross(x), source, mask))
+        cross = self.cross
+        return x + self.drop(cross.out(cross(cross.asked(self.norm_cross(x)), source, mask)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Each row thinks by itself, [b, q, width]."""
@@ -120,10 +121,10 @@ class Step(NamedTuple):
         b, width = x.shape
         y = self.norm_own(x)
         query = self.query_own(y).view(b, self.own.heads, 1, -1)
-        x = x + self.own(query, self.own.split(self.pair_own(y)[:, None], kept), out=self.out_own)
+        x = x + self.out_own(self.own(query, self.own.split(self.pair_own(y)[:, None], kept)).flatten(0, 1))
         # All ways of a sentence read its source at once.
         query = self.query_cross(self.norm_cross(x)).view(-1, said.count, self.cross.heads, width // self.cross.heads)
-        x = x + self.cross(query.transpose(1, 2), source, said.mask, out=self.out_cross)
+        x = x + self.out_cross(self.cross(query.transpose(1, 2), source, said.mask).flatten(0, 1))
         return x + self.narrow(self.wide(self.norm_think(x)).relu())
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from recuerdo.errors import InputError
-from recuerdo.nn.lean import Linear, Map
+from recuerdo.nn.lean import Linear
 from recuerdo.read import read, scaled_dot, softmax
 from recuerdo.read.mask import Bias, Mask
 from recuerdo.read.normalise import Normaliser
@@ -67,7 +67,8 @@ class Kept:
 
 
 class MultiHead(nn.Module):
-    """Rows [b, q, width] read what `keys` made of other rows, or of the same. Its read has the module as address.
+    """Rows read what `keys` made of other rows, or of the same: `out(self(asked(rows), keys(others)))`, [b, q, width].
+    Its read has the module as address.
 
     Raises InputError for heads that do not divide the width.
     """
@@ -78,6 +79,10 @@ class MultiHead(nn.Module):
             raise InputError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.score, self.normalise = heads, score, normalise
         self.query, self.pair, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
+
+    def asked(self, x: Tensor) -> Tensor:
+        """Rows [b, q, width] -> their queries, [b, h, q, d]."""
+        return self.query(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def keys(self, x: Tensor, kept: Kept | None = None) -> KeyValue:
         """Rows [b, k, width] -> their keys and values, behind those that were `kept`; then they are kept, too."""
@@ -94,17 +99,8 @@ class MultiHead(nn.Module):
         return KeyValue(*both.unbind())
 
     def forward(
-        self,
-        x: Tensor,
-        there: KeyValue,
-        mask: Mask | Tensor | None = None,
-        bias: Bias | Tensor | None = None,
-        *,
-        out: Map | None = None,
+        self, query: Tensor, there: KeyValue, mask: Mask | Tensor | None = None, bias: Bias | Tensor | None = None
     ) -> Tensor:
-        """Rows [b, q, width] -> [b, q, width]. With `out`, its own last map at hand, they are queries already,
-        [b, h, q, d], and what comes out is [b * q, width]."""
-        query = x if out is not None else self.query(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        """Queries [b, h, q, d] -> what they read, the heads side by side [b, q, width]: for `out`."""
         reading = read(query, *there, mask=mask, bias=bias, score=self.score, normalise=self.normalise)
-        rows = reading.mixed.transpose(1, 2).flatten(2)
-        return self.out(rows) if out is None else out(rows.flatten(0, 1))
+        return reading.mixed.transpose(1, 2).flatten(2)
