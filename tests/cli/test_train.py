@@ -178,6 +178,7 @@ def test_predict_says_a_line_for_a_line(here):
     assert json.loads(told[2]) == {"text": "three é", "said": "THREE É"}
     done = CliRunner().invoke(app, ["predict", "x", "--lines", "-"], input="a\r\nb")
     assert done.stdout == "A\nB\n"
+    assert CliRunner().invoke(app, ["predict", "x", "--lines", "-"], input="\ufeffa\nb").stdout == "A\nB\n"
 
 
 def test_evaluate_by_length(here):
@@ -275,7 +276,7 @@ REFUSED = {
     "a page nowhere": (
         ["predict", "translate-fr-en", "Un chat.", "--out", "no/x.html"],
         InputError,
-        "cannot be written (No such file or directory): name a file in a folder that is there",
+        "cannot be written (No such file or directory): name another file with --out",
     ),
     "lines and more": (["predict", "x", "a", "--lines", "x.txt"], InputError, "--lines stands alone"),
     "lines to a page": (["predict", "x", "--lines", "x.txt", "--out", "x.html"], InputError, "leave --out away"),

@@ -64,6 +64,12 @@ def test_files_that_are_not_there_or_do_not_fit(tmp_path, monkeypatch):
     assert digits("test", "fashion-mnist").labels.tolist() == [3, 9]
     with pytest.raises(InputError, match="there is no split 'exam' of the digits"):
         digits("exam")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for kind, told in (("images-idx3", packed((2, 28, 28), [7] * 2 * 784)), ("labels-idx1", packed((2,), [3, 54]))):
+        (plain / f"t10k-{kind}-ubyte").write_bytes(told)
+    with pytest.raises(InputError, match="the labels of t10k in .*plain go up to 54: digits are 0 to 9"):
+        digits("test", str(plain))
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(packed((2, 28, 28), [0] * 2 * 784))
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(packed((3,), [0] * 3))
     with pytest.raises(InputError, match="do not fit together"):

@@ -65,6 +65,12 @@ def test_strange_letters_by_name(cut):
     assert Subwords.learn(["l’été a été"] * 20, LEAST + 20).strange("l’été à six") == {"à"}
 
 
+@pytest.mark.parametrize("ask", [lambda cut, text: cut.encode([text]), lambda cut, text: cut.strange(text)])
+def test_half_letters_are_no_text(cut, ask):
+    with pytest.raises(InputError, match="the text is not UTF-8: convert it, such as with iconv"):
+        ask(cut, b"caf\xe9".decode("utf-8", "surrogateescape"))
+
+
 def test_marks_are_no_text(cut):
     (ids,) = cut.encode(["<s> </s> <pad>"])
     assert not {PAD, BEGIN, END} & set(ids[:-1])

@@ -317,6 +317,8 @@ def test_errors_of_asking(monkeypatch):
     with pytest.raises(InputError, match="is marked twice: boost it or mute it, once"):
         line = "John went to the hallway."
         task.predict(model, STORY, "Where is Mary?", mute=[line], boost=[line])
+    with pytest.raises(InputError, match="all sentences are muted: leave one to be read"):
+        task.predict(model, "Mary went home.", "Where is Mary?", mute=["mary went home"])
     monkeypatch.delenv("RECUERDO_DATA", raising=False)
     with pytest.raises(InputError, match="bAbI is needed and no folder of data is known"):
         next(Answer("1k").batches(seed=0))

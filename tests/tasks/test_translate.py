@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from recuerdo.tasks.aligned import owning
 from recuerdo.tasks.paired import linked
 from recuerdo.tasks.spoken import streamed
 from recuerdo.tasks.translate import Translate
+from recuerdo.tasks.translated import Translated
 from recuerdo.train.fit import Step, fit
 from recuerdo.train.optimise import Pace
 
@@ -123,6 +125,20 @@ def test_any_text_is_translated_or_refused(task, learned):
         task.predict(learned, " \n ")
     with pytest.raises(InputError, match="pieces, and this model learned from up to 100: give it in sentences"):
         task.predict(learned, "dog " * 100_000)
+
+
+def test_a_line_of_a_hundred_thousand_words_stops_no_check(task, learned, folder):
+    written(folder, "long", [(TEXT, "alt hund sieht rot baum"), ("dog " * 100_000, "hund " * 100_000)])
+    long = replace(task, valid=("long.en", "long.de"))
+    with torch.no_grad():
+        assert 0 < long._mean_loss(learned, "valid") < 100
+
+
+def test_to_say_nothing_is_not_to_have_no_attention():
+    nothing = Translated(("a",), (), ())
+    for shown in (nothing.text(), nothing.html()):
+        assert "It said nothing." in shown
+        assert "no attention" not in shown
 
 
 def test_a_model_carries_its_subwords(task, learned):

@@ -87,6 +87,10 @@ def test_damage_is_told(tmp_path, tensors, damage):
     (tmp_path / "best.safetensors").write_bytes(good)
     with pytest.raises(RunError, match="best.safetensors beside it is another one"):
         load_checkpoint(path)
+    path.write_bytes(good)
+    (tmp_path / "best.safetensors").write_bytes(bad)
+    with pytest.raises(RunError, match=r"--last` asks last.safetensors; delete both to train again from the start$"):
+        load_checkpoint(tmp_path / "best.safetensors")
 
 
 def test_no_file_and_another_format(tmp_path, tensors, monkeypatch):

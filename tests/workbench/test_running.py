@@ -387,6 +387,23 @@ def test_a_folder_of_another_run(recipe, tmp_path):
     list(train(recipe("train.steps=2", "about='new words'", "train.device=cpu"), tmp_path / "run"))
 
 
+def test_a_trained_model_is_not_trained_over(recipe, tmp_path):
+    run = tmp_path / "run"
+    list(train(recipe("train.steps=2"), run))
+    best = (run / "best.safetensors").read_bytes()
+    (run / "last.safetensors").unlink()
+    with pytest.raises(RunError, match=r"holds another run \(train.seed\)"):
+        list(train(recipe("train.steps=2"), run, seed=1))
+    log = (run / "events.jsonl").read_bytes()
+    (run / "events.jsonl").unlink()  # as it is exported
+    with pytest.raises(RunError, match="holds a trained model with nothing to go on from: name another folder with"):
+        list(train(recipe("train.steps=2"), run))
+    assert (run / "best.safetensors").read_bytes() == best
+    (run / "events.jsonl").write_bytes(log)
+    list(train(recipe("train.steps=2"), run))
+    assert (run / "last.safetensors").exists()
+
+
 def test_a_folder_of_something_else(recipe, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.tex").touch()

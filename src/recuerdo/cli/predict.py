@@ -10,6 +10,7 @@ import typer
 from recuerdo.cli.progress import progress_bar
 from recuerdo.errors import InputError
 
+BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"  # some editors begin a file with it
 EXAMPLES = """Examples:
 
 `recuerdo predict babi-reader --story story.txt -q "Where is Mary?"`
@@ -100,7 +101,7 @@ def predict(
     for name, path in (("story", story), ("text", text_file)):
         if path is not None:
             try:
-                words[name] = path.read_text(encoding="utf-8")
+                words[name] = path.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"the {name} {path} cannot be read ({error}): give a text file in UTF-8") from None
     words |= {} if image is None else {"image": str(image)}
@@ -132,9 +133,7 @@ def predict(
         try:
             out.write_text(page, encoding="utf-8")
         except OSError as error:
-            raise InputError(
-                f"{out} cannot be written ({error.strerror}): name a file in a folder that is there"
-            ) from error
+            raise InputError(f"{out} cannot be written ({error.strerror}): name another file with --out") from error
     print(json.dumps(answer.as_json(), ensure_ascii=False) if as_json else answer.text())
 
 
@@ -163,7 +162,7 @@ def _say(run: Path, path: str, out: Path | None, *, as_json: bool) -> None:
     if out is not None:
         raise InputError("--lines prints to standard output: send it to a file with > FILE, and leave --out away")
     with progress_bar() as report:
-        told = [line.rstrip("\r\n") for line in sys.stdin] if path == "-" else read(path)
+        told = [line.rstrip("\r\n").removeprefix(BOM) for line in sys.stdin] if path == "-" else read(path)
         for number, said in enumerate(predict_lines(run, told)):
             print(json.dumps({"text": told[number], "said": said}, ensure_ascii=False) if as_json else said, flush=True)
             report("lines", number + 1, len(told))

@@ -193,16 +193,25 @@ def digits(split: str, folder: str = "") -> Digits:
 @lru_cache(4)
 def _digits(split: str, folder: str) -> Digits:
     name = FILES[split]
-    pixels = idx(Path(folder) / f"{name}-images-idx3-ubyte.gz")
-    labels = idx(Path(folder) / f"{name}-labels-idx1-ubyte.gz").long()
+    pixels, labels = (
+        idx(_file(Path(folder) / f"{name}-{kind}")) for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    )
+    labels = labels.long()
     if pixels.dim() != 3 or pixels.shape[1:] != (SIDE, SIDE) or labels.shape != pixels.shape[:1] or not len(labels):
         raise InputError(
             f"the digits in {folder} do not fit together: {name} has pictures {tuple(pixels.shape)} and labels "
             f"{tuple(labels.shape)}, not n x {SIDE} x {SIDE} and n"
         )
+    if int(labels.max()) > 9:
+        raise InputError(f"the labels of {name} in {folder} go up to {int(labels.max())}: digits are 0 to 9")
     held = min(HELD, len(labels) // 2)
     part = {"train": slice(0, len(labels) - held), "valid": slice(len(labels) - held, None)}.get(split, slice(None))
     return Digits(pixels[part], labels[part])
+
+
+def _file(path: Path) -> Path:
+    """The file, packed or not."""
+    return path if path.exists() else path.with_name(f"{path.name}.gz")
 
 
 def idx(path: Path) -> Tensor:

@@ -76,10 +76,11 @@ class Subwords:
         return sorted(there, key=there.__getitem__)
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
-        """The pieces of each line, and the end."""
+        """The pieces of each line, and the end. Raises InputError for half letters, which bytes that are not UTF-8
+        become."""
         found: list[list[int]] = []
         for first in range(0, len(lines), AT_ONCE):  # all that `tokenizers` knows of each piece takes 100 times its id
-            some = [" ".join(line.split()) for line in lines[first : first + AT_ONCE]]
+            some = [_line(line) for line in lines[first : first + AT_ONCE]]
             found += [[*one.ids, END] for one in self._pieces.encode_batch(some, add_special_tokens=False)]
         return found
 
@@ -95,7 +96,7 @@ class Subwords:
 
     def strange(self, line: str) -> set[str]:
         """The letters of a line that fall apart into bytes: what these were learned from had them hardly or never."""
-        line, found = " ".join(line.split()), set[str]()
+        line, found = _line(line), set[str]()
         there = self._pieces.encode(line, add_special_tokens=False)
         for piece, (first, last) in zip(there.ids, there.offsets, strict=True):
             if TORN in self._pieces.decode([piece], skip_special_tokens=False):
@@ -107,3 +108,13 @@ class Subwords:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_str(self.told)
+
+
+def _line(text: str) -> str:
+    """One blank between words, and nothing that UTF-8 cannot write down."""
+    text = " ".join(text.split())
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError("the text is not UTF-8: convert it, such as with iconv -f LATIN1 -t UTF-8") from None
+    return text

@@ -119,6 +119,7 @@ def _percent(weight: float) -> str:
 def bends_on(marks: Sequence[tuple[str, str]], lines: Sequence[str], boost: float) -> tuple[Bend, ...]:
     """Marks on sentences as bends: every sentence with these words, whatever its capitals and marks."""
     bends: list[Bend] = []
+    muted = torch.zeros(len(lines), dtype=torch.bool)
     taken = torch.zeros(len(lines), dtype=torch.bool)
     for what, sentence in marks:
         keys = torch.tensor([split_words(line) == split_words(sentence) for line in lines])
@@ -127,7 +128,10 @@ def bends_on(marks: Sequence[tuple[str, str]], lines: Sequence[str], boost: floa
         if (keys & taken).any():
             raise InputError(f"the sentence {sentence!r} is marked twice: boost it or mute it, once")
         taken |= keys
+        muted |= keys & (what == "mute")
         bends.append(Odds(keys, boost) if what == "boost" else mute_keys(keys))
+    if muted.all():
+        raise InputError("all sentences are muted: leave one to be read")
     return tuple(bends)
 
 

@@ -236,7 +236,7 @@ class Translate:
         plain = self._translated(model, asked, ids)
         if not boost and not mute:
             return plain
-        if not plain.weights:
+        if _is_blind(model):
             raise InputError(f"this {type(model).__name__} has no attention: boost and mute cannot reach it")
         with bending(model, marking(asked, owning(self._cut, asked), boost, mute)):
             steered = self._translated(model, asked, ids)
@@ -250,7 +250,7 @@ class Translate:
         all on the other pairs. On "valid": of every map, on the first hundred."""
         if {self.source, self.target} != {"en", "fr"}:
             raise InputError(f"the gold alignments are of English and French, not of {self.source} and {self.target}")
-        if isinstance(model, Seq2Seq) and model.align is None:
+        if _is_blind(model):
             raise InputError("this model has no attention: there is nothing to compare with an alignment")
         folder = _folder("the gold alignments are", "word_alignment")
         gold = hansards(folder, tokenised=self._tokenised)
@@ -327,7 +327,8 @@ class Translate:
         return found if len(found) > 1 else {}
 
     def _mean_loss(self, model: Model, split: str) -> float:
-        pairs, total, count = self._pieces(split), 0.0, 0
+        most = 2 * self.longest  # of what is longer the beginning: reads are as many as pieces times pieces
+        pairs, total, count = [(a[:most], b[:most]) for a, b in self._pieces(split)], 0.0, 0
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][1]))
         for first in range(0, len(order), 100):
             some = batch([pairs[i] for i in order[first : first + 100]]).to(next(model.parameters()).device)
@@ -377,6 +378,10 @@ class Translate:
 
 def _said(states: Tensor, table: Tensor, pairs: Bilingual, smoothing: float) -> Tensor:
     return loss_of_saying(states, table, pairs.target[pairs.target != PAD], smoothing=smoothing)
+
+
+def _is_blind(model: Model) -> bool:
+    return isinstance(model, Seq2Seq) and model.align is None
 
 
 def _longest(size: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 SHADES = " ·░▒▓█"
 READ = "Each row: what a word of the translation read of the source, darker is more."
 NOTHING = "This model has no attention: it read the source as one vector."
+SILENT = "It said nothing."
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
@@ -57,7 +58,7 @@ class Translated:
         wide = max((len(word) for word in self.words), default=0)
         lines = [" ".join(self.words), *self._notes, ""]
         if not self.weights:
-            return "\n".join([*lines, NOTHING])
+            return "\n".join([*lines, NOTHING if self.words else SILENT])
         for i in range(max(map(len, self.source))):
             lines.append(" " * (wide + 2) + " ".join(f"{word[i : i + 1]:1}" for word in self.source))
         lines.append("")
@@ -71,7 +72,13 @@ class Translated:
         """A page by itself: the alignment in shades."""
         notes = "".join(f"<p>{escape(line.strip())}</p>" for line in self._notes)
         if not self.weights:
-            return PAGE.format(title=escape(" ".join(self.words)), head="", rows="", caption=NOTHING, notes=notes)
+            return PAGE.format(
+                title=escape(" ".join(self.words)),
+                head="",
+                rows="",
+                caption=NOTHING if self.words else SILENT,
+                notes=notes,
+            )
         head = "".join(f"<th>{escape(word)}</th>" for word in self.source)
         rows = "\n".join(
             f"<tr><th>{escape(word)}</th>"

@@ -116,8 +116,10 @@ def disk_words(path: Path, error: OSError) -> str:
 
 
 def _way_out(path: Path) -> str:
-    other = path.with_name("best.safetensors" if path.name.startswith("last") else "last.safetensors")
-    beside = f"; {other.name} beside it is another one" if other.exists() else ""
+    last, best = path.with_name("last.safetensors"), path.with_name("best.safetensors")
+    if path == best and last.exists():
+        return f"`recuerdo evaluate {path.parent} --last` asks {last.name}; delete both to train again from the start"
+    beside = f"; {best.name} beside it is another one" if path == last and best.exists() else ""
     return f"delete it to train again from the start{beside}"
 
 

@@ -26,7 +26,8 @@ def claim(recipe: Recipe, folder: Path) -> bool:
         if other:
             raise RunError(f"{folder} is not empty and no folder of a run ({other[0]}): name another one with --out")
         return False
-    if not (folder / "last.safetensors").exists():
+    last, best = ((folder / f"{name}.safetensors").exists() for name in ("last", "best"))
+    if not last and not best:
         return False  # it ended before anything was learned
     try:
         there = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -37,7 +38,9 @@ def claim(recipe: Recipe, folder: Path) -> bool:
             f"{folder} holds another run ({', '.join(changed)}): go on with it by `recuerdo train {folder}`, "
             "or name another folder with --out"
         )
-    return True
+    if not last and not (folder / "events.jsonl").exists():
+        raise RunError(f"{folder} holds a trained model with nothing to go on from: name another folder with --out")
+    return last  # a damaged one was deleted, to train again from the start
 
 
 def _learned(content: Mapping[str, Any]) -> dict[str, Any]:
