@@ -10,6 +10,7 @@ from recuerdo.errors import InputError
 
 FORMS = {
     "flickr8k.csv": 'image,caption\na.jpg,A dog , running .\nb.jpg,"Two ""big"" cats, asleep"\na.jpg,A dog .\n',
+    "quoted.csv": '"image","caption"\n"a.jpg","A dog , running ."\n\n"b.jpg","Two ""big""\ncats, asleep"\n"a.jpg","A dog ."',
     "flickr8k.token": 'a.jpg#0\tA dog , running .\nb.jpg#0\tTwo "big" cats, asleep\na.jpg#1\tA dog .\n',
     "flickr30k.csv": "image_name| comment_number| comment\na.jpg| 0| A dog , running .\n"
     'b.jpg| 0| Two "big" cats, asleep\na.jpg| 1| A dog .\n',
@@ -51,6 +52,12 @@ def test_every_form_tells_the_same(form, folder):
         ("image_name| comment_number| comment\na.jpg| 0| x\nb.jpg| 1\n", "row 2 of .* has no picture and caption"),
         ("a.jpg A dog", "row 1 of .* has no picture and caption"),
         ("image,caption\nc.jpg,A cow\n", r"1 of the 1 pictures of .* are not there, such as .*c\.jpg"),
+        (
+            'image,caption\na.jpg,"A dog\nb.jpg,A cat\n',
+            r"is no CSV near line 3 \(unexpected end of data\): a caption that",
+        ),
+        ('image,caption\na.jpg,"A dog\nb.jpg,"A cat\n', "is no CSV near line 3 .*and those inside are doubled"),
+        (f"image,caption\na.jpg,{'x' * 200_000}\n", r"is no CSV near line 2 \(field larger than"),
         ("{", "is no captions file of COCO"),
         ('{"images": [], "annotations": [{"image_id": 1, "caption": "x"}]}', "is no captions file of COCO"),
     ],

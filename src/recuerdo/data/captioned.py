@@ -107,8 +107,15 @@ def _of_table(file: str, whole: Sequence[str]) -> Iterable[tuple[str, str]]:
     if head.startswith("image_name|"):
         rows = [line.split("|", 2) for line in whole[1:] if line.strip()]
         pairs = [(row[0], row[2]) if len(row) == 3 else None for row in rows]
-    elif head.startswith("image,"):
-        rows = list(csv.reader(line for line in whole[1:] if line.strip()))
+    elif head.replace('"', "").startswith("image,"):
+        reader = csv.reader((f"{line}\n" for line in whole[1:]), strict=True)
+        try:
+            rows = [row for row in reader if "".join(row).strip()]
+        except csv.Error as error:
+            raise InputError(
+                f"{file} is no CSV near line {reader.line_num + 1} ({error}): a caption that begins with a quotation "
+                "mark ends with one, and those inside are doubled"
+            ) from None
         pairs = [(row[0], ",".join(row[1:])) if len(row) > 1 else None for row in rows]
     else:
         rows = [line.split("\t", 1) for line in whole if line.strip()]
