@@ -384,7 +384,7 @@ def test_drawn_and_streamed(task, learned):
     assert drawn == task.draw(learned, "the old dog sees", count=4, choose=Drawn(seed=1))
     assert [score for _, score in drawn] == sorted((score for _, score in drawn), reverse=True)
     assert [text for text, _ in task.draw(learned, "the old dog sees", count=2, choose=Drawn(1e-4))] == [said] * 2
-    with pytest.raises(InputError, match="lines are drawn once or more, not 0 times"):
+    with pytest.raises(InputError, match="lines are drawn 1 to 1000 times, not 0"):
         task.draw(learned, "old", count=0, choose=Drawn())
     for ask in (task.stream, lambda *told: task.draw(*told, count=1, choose=Drawn())):
         with pytest.raises(InputError, match="there is nothing to translate"):

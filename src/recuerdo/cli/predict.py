@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,7 +163,8 @@ def _say(run: Path, path: str, out: Path | None, *, as_json: bool) -> None:
     if out is not None:
         raise InputError("--lines prints to standard output: send it to a file with > FILE, and leave --out away")
     with progress_bar() as report:
-        told = [line.rstrip("\r\n").removeprefix(BOM) for line in sys.stdin] if path == "-" else read(path)
-        for number, said in enumerate(predict_lines(run, told)):
-            print(json.dumps({"text": told[number], "said": said}, ensure_ascii=False) if as_json else said, flush=True)
-            report("lines", number + 1, len(told))
+        here = [] if path == "-" else read(path)
+        told, asked = tee((line.rstrip("\r\n").removeprefix(BOM) for line in sys.stdin) if path == "-" else here)
+        for number, (text, said) in enumerate(zip(told, predict_lines(run, asked), strict=True)):
+            print(json.dumps({"text": text, "said": said}, ensure_ascii=False) if as_json else said, flush=True)
+            report("lines", number + 1, len(here))

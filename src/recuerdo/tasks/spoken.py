@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from recuerdo.data.parallel import PAD, padded
-from recuerdo.data.subwords import Subwords
+from recuerdo.data.subwords import TORN, Subwords
 from recuerdo.errors import InputError
 from recuerdo.nn.decoding import Choice, Line, Speaker, beam, greedy, sample, stream
 
 AT_ONCE = 6000  # pieces of a batch, over all ways of its beam
+MOST = 1000  # lines that are drawn of a text: each is a row of one batch
 
 
 @torch.no_grad()
@@ -42,9 +43,9 @@ def drawn(
     model: Speaker, cut: Subwords, ids: Sequence[int], *, count: int, choose: Choice, longest: int
 ) -> list[tuple[str, float]]:
     """What is said of one text when its pieces are chosen so, so many times: the lines and the mean log-probability of
-    their pieces, best first. Raises InputError for a count below 1."""
-    if count < 1:
-        raise InputError(f"lines are drawn once or more, not {count} times")
+    their pieces, best first. Raises InputError for a count that is not from 1 to MOST."""
+    if not 1 <= count <= MOST:
+        raise InputError(f"lines are drawn 1 to {MOST} times, not {count}")
     lines = sample(model, _of(model, [ids] * count), longest=longest, choose=choose)
     return sorted(((cut.decode(line.pieces), line.score) for line in lines), key=lambda one: -one[1])
 
@@ -56,7 +57,7 @@ def streamed(model: Speaker, cut: Subwords, ids: Sequence[int], *, longest: int)
     for piece in stream(model, _of(model, [ids]), longest=longest):
         pieces.append(piece)
         now = cut.decode(pieces)
-        if not now.endswith("\N{REPLACEMENT CHARACTER}"):  # a letter that is not whole yet
+        if not now.endswith(TORN):  # a letter that is not whole yet
             yield now[len(told) :]
             told = now
     yield cut.decode(pieces)[len(told) :]
